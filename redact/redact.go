@@ -1,0 +1,2 @@
+// Package redact takes secrets out of everything that is written.
+package redact

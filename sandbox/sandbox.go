@@ -1,0 +1,216 @@
+// Package sandbox is the contract between whoever runs a command and the place
+// where it runs.
+//
+// Words: a Driver makes Sandboxes; a Sandbox is one isolated machine-like place
+// with a home directory (HomeDir) and, in it, the workspace (WorkspaceDir); an
+// Exec is one command in it; Rights are what one Exec may do there.
+//
+// Invariants that every driver keeps (package sandboxtest checks them):
+//
+//  1. The environment of an Exec is exactly Cmd.Env. Nothing is inherited.
+//  2. When Exec returns, every process that it started has ended, whatever it
+//     did to hide (setsid, double fork, ignored signals). Driver host is the one
+//     exception, and says so in its Capabilities.
+//  3. Close ends everything and leaves nothing behind on the host; it may be
+//     called twice, and after the sandbox was lost.
+//  4. What the caller's death leaves behind ends by itself.
+//  5. An error of the place (not of the command) is an *Error whose Class is
+//     infrastructure or invalid; a command that ran and failed is no error.
+//
+// The drivers are folders below this one: local, host. This package imports
+// none of them; the table of drivers is in cmd/flow.
+package sandbox
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"time"
+
+	"flowrun.dev/flow/checkpoint"
+)
+
+// Paths inside every sandbox, the same for all drivers, so that a workflow means
+// the same thing everywhere.
+const (
+	HomeDir      = "/home/user"
+	WorkspaceDir = "/home/user/workspace"
+)
+
+// Tier is how strong an isolation really is on this machine.
+type Tier string
+
+// The tiers, strongest first (facts: sandbox technology, "Tiers").
+const (
+	TierNamespaceRoot Tier = "ns-root"  // namespaces, subuid map, idmapped workspace
+	TierNamespaceUser Tier = "ns-user"  // namespaces of an ordinary user
+	TierLandlock      Tier = "landlock" // reserved for the landlock fallback
+	TierNone          Tier = "none"     // no isolation: driver host
+)
+
+// Capabilities is what a driver can do on this machine, found by really starting
+// a sandbox, never by a version check. The preflight of plan and run refuses a
+// workflow that asks for more.
+type Capabilities struct {
+	Driver     string `json:"driver"`
+	Tier       Tier   `json:"tier"`
+	Reason     string `json:"reason,omitempty"` // why this tier and not a stronger one
+	NoNetwork  bool   `json:"no_network"`       // can run a sandbox without any network
+	Network    bool   `json:"network"`          // can give it the full network
+	PathRights bool   `json:"path_rights"`      // Rights.Write is enforced by the system
+	EgressList bool   `json:"egress_list"`      // network allow lists
+	KillTree   bool   `json:"kill_tree"`        // invariant 2 holds
+	Limits     bool   `json:"limits"`           // cpu, memory, pids, disk limits
+	Forks      bool   `json:"forks"`            // overlapping steps get a fork each
+}
+
+// Driver makes sandboxes of one kind.
+type Driver interface {
+	// Name is the word of the workflow file: "local", "host".
+	Name() string
+	// Probe says what the driver can do here, by really starting a sandbox and
+	// executing a command in it. The error (an *Error) says why it can do
+	// nothing here and what would mend it.
+	Probe(ctx context.Context) (Capabilities, error)
+	// Create starts a sandbox. It does not retry: the caller does, for errors
+	// whose class is infrastructure.
+	Create(ctx context.Context, s Spec) (Sandbox, error)
+}
+
+// Network is the network of a whole sandbox.
+type Network string
+
+const (
+	NetworkNone Network = "none" // only a loopback interface of its own; the default
+	NetworkFull Network = "full" // the host's network
+)
+
+// Spec is what a sandbox is made from.
+type Spec struct {
+	// ID names the sandbox in records: unique, [a-z0-9-].
+	ID string
+	// Dir is a host directory owned by this sandbox (0700), which exists and is
+	// empty or holds what an earlier sandbox of the same run left. The driver
+	// keeps the tree that checkpoints cover in Dir/home. The caller removes Dir
+	// after Close.
+	Dir string
+	// Network of every exec in it.
+	Network Network
+	// Hostname inside; default "sandbox".
+	Hostname string
+}
+
+// Info describes a living sandbox for records and for people.
+type Info struct {
+	ID     string `json:"id"`
+	Driver string `json:"driver"`
+	Tier   Tier   `json:"tier"`
+	// PID of its init as the host sees it, 0 where there is none.
+	PID int `json:"pid,omitempty"`
+}
+
+// Sandbox is one living sandbox. All methods may be called from several
+// goroutines, except that Snapshot and Restore want no Exec running (the caller
+// sees to that).
+type Sandbox interface {
+	Info() Info
+	// Home is the host's directory with the tree that HomeDir shows inside. Only
+	// drivers whose tree lies on this host have one; the others return "".
+	Home() string
+	// BaseEnv is the environment that every Exec should start from: PATH, HOME,
+	// USER, LANG, TERM, TMPDIR as they are right inside. The caller adds to a copy.
+	BaseEnv() []string
+	// Exec runs one command to its end. A cancelled ctx ends the whole tree of
+	// processes: SIGTERM, then SIGKILL after Cmd.Grace. The result then says
+	// Killed, and err is nil: the caller knows why it cancelled (context.Cause).
+	Exec(ctx context.Context, c Cmd) (Result, error)
+	// Files gives access to the workspace from the host's side, beneath it:
+	// a symlink that leads outside is an error (fs.ErrPermission), never followed.
+	Files() Files
+	// Snapshot stores the home tree (incl. the workspace) and returns its
+	// manifest and what changed since the sandbox's last Snapshot or Restore.
+	Snapshot(ctx context.Context, st checkpoint.Store) (checkpoint.Snapshot, error)
+	// Restore makes the home tree equal to m, differentially, and verifies it.
+	Restore(ctx context.Context, st checkpoint.Store, m *checkpoint.Manifest) error
+	// Close ends everything inside and releases what the sandbox held on the
+	// host. It has its own bounded time; it does not remove Spec.Dir.
+	Close(ctx context.Context) error
+	// Done is closed when the sandbox is lost (its init died) or closed.
+	Done() <-chan struct{}
+}
+
+// Files is read-only access to the workspace. Names are slash paths relative to
+// the workspace; "..", absolute names and links that leave it are refused.
+type Files interface {
+	fs.ReadFileFS
+	// Glob lists workspace files (not directories) that match a doublestar
+	// pattern, sorted.
+	Glob(pattern string) ([]string, error)
+}
+
+// Rights bound one Exec beyond the bounds of its sandbox. A driver whose
+// Capabilities do not have PathRights refuses (class invalid) an Exec that asks
+// for less than everything; it never runs it with more.
+type Rights struct {
+	// ReadOnly makes the workspace read-only for this Exec.
+	ReadOnly bool
+	// Write lists the workspace paths that stay writable when ReadOnly.
+	Write []string
+}
+
+// Cmd is one command.
+type Cmd struct {
+	// Argv is the program and its arguments. A program without a slash is looked
+	// up on the PATH of Env, inside the sandbox.
+	Argv []string
+	// Env is the whole environment, "K=V".
+	Env []string
+	// Dir is the working directory inside; default WorkspaceDir.
+	Dir string
+	// Stdin, Stdout and Stderr are passed as descriptors, not relayed; nil is
+	// /dev/null. The caller closes them after Exec.
+	Stdin, Stdout, Stderr *os.File
+	// Rights of this exec; the zero value is everything that the sandbox may do.
+	Rights Rights
+	// Grace is the time between SIGTERM and SIGKILL when ctx is cancelled;
+	// 0 kills at once.
+	Grace time.Duration
+}
+
+// Result is how a command ended.
+type Result struct {
+	// ExitCode is the exit status, or 128+Signal.
+	ExitCode int
+	// Signal that ended it, 0 for none.
+	Signal int
+	// Killed is set when ctx's end made the driver kill it.
+	Killed bool
+	// Leftover is the number of processes that outlived the command's first
+	// process and were killed at its end.
+	Leftover int
+	// PID of the first process, as seen inside the sandbox.
+	PID int
+	// UserTime, SystemTime and MaxRSS (bytes) of the command's first process and
+	// the children that it waited for.
+	UserTime, SystemTime time.Duration
+	MaxRSS               int64
+}
+
+// Class says who has to act on an Error.
+type Class string
+
+const (
+	ClassInfrastructure Class = "infrastructure" // may pass: worth another try
+	ClassInvalid        Class = "invalid"        // will not pass: the call or the machine is wrong
+)
+
+// Error is a failure of the place where commands run.
+type Error struct {
+	Op    string // "create sandbox", "exec", …
+	Class Class
+	Hint  string // what to do about it, a sentence; may be empty
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Op + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
