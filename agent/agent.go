@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"flowrun.dev/flow/sandbox"
+)
+
+// Provider holds one conversation per call.
+type Provider interface {
+	Name() string
+	// Check says before anything starts whether the provider could work here
+	// (key present, cassette readable) and honour the request's tools; the error
+	// names what is missing.
+	Check(r Request) error
+	// Converse runs the conversation to its end. A cancelled ctx ends it soon.
+	// The error, if any, is an *Error; the Result is filled as far as it got.
+	Converse(ctx context.Context, r Request) (Result, error)
+}
+
+// Request is one conversation.
+type Request struct {
+	RunID, StepID string
+	Attempt       int
+	Prompt        string
+	System        string // replaces the built-in system prompt when not ""
+	AppendSystem  string
+	Model         string // "" = the provider's default
+	Allowed       []string
+	Disallowed    []string
+	MaxTurns      int
+	OnDenied      string // tell, fail
+	// Cassette folder for provider replay.
+	Cassette string
+	// Record, when set, is the folder that the model's traffic is recorded to.
+	Sandbox sandbox.Sandbox
+	// Env is the environment of the tools' processes.
+	Env []string
+	// Out receives a readable rendering of the conversation as it goes (the
+	// caller redacts).
+	Out io.Writer
+	// Turn is called after each complete turn (answer and tool results), in
+	// order. An error ends the conversation.
+	Turn func(Turn) error
+	Now  func() time.Time
+}
+
+// Turn is one request to the model with its answer and the tools' results.
+type Turn struct {
+	Index    int             `json:"index"` // from 0
+	Response json.RawMessage `json:"response"`
+	Results  json.RawMessage `json:"results,omitempty"`
+}
+
+// Usage of a conversation so far.
+type Usage struct {
+	Turns, ToolCalls                                             int
+	InputTokens, OutputTokens, CacheReadTokens, CacheWriteTokens int64
+	CostUSD                                                      float64
+}
+
+// Denial is one refused call.
+type Denial struct{ Tool, Input, Reason string }
+
+// Result of a conversation.
+type Result struct {
+	Text       string // the last answer's text
+	Model      string
+	StopReason string
+	Usage      Usage
+	Denials    []Denial
+}
+
+// Class of an Error.
+type Class string
+
+const (
+	ClassFailed         Class = "failed"         // the conversation itself failed (max turns, refusal, mismatch)
+	ClassInfrastructure Class = "infrastructure" // the API is unreachable or broken; may pass
+	ClassRateLimit      Class = "rate_limit"     // 429, 529
+	ClassBudget         Class = "budget"
+	ClassDenied         Class = "denied"  // on_denied: fail
+	ClassInvalid        Class = "invalid" // will not pass: key, model, request, cassette
+)
+
+// Error is why a conversation did not succeed.
+type Error struct {
+	Class      Class
+	RetryAfter time.Duration
+	Hint       string
+	Err        error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }

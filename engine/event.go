@@ -1,0 +1,131 @@
+package engine
+
+import "time"
+
+// Event is one fact of a run. Seq starts at 1 and has no gaps.
+type Event struct {
+	Seq  int64
+	At   time.Time // UTC
+	Body Body
+}
+
+// Body is what happened. The concrete types are listed once, in the table of
+// codec.go; each is stored as JSON under its Type.
+type Body interface{ Type() string }
+
+// RunStarted is always the first event: the frozen definition.
+type RunStarted struct {
+	RunID       string            `json:"run_id"`
+	Workflow    string            `json:"workflow"` // name
+	Path        string            `json:"path"`     // of the file, relative to the project's root
+	Text        []byte            `json:"text"`
+	Files       map[string][]byte `json:"files,omitempty"` // prompt files as frozen
+	Inputs      map[string]any    `json:"inputs"`
+	Options     Options           `json:"options"`
+	FlowVersion string            `json:"flow_version"`
+	// SourceManifest is the checkpoint that workspace.from became, "" for none.
+	SourceManifest string `json:"source_manifest,omitempty"`
+}
+
+// Options are what the call chose for the whole run; a resume keeps them.
+type Options struct {
+	Driver   string        `json:"driver,omitempty"`   // overrides sandbox.driver
+	Provider string        `json:"provider,omitempty"` // overrides every agent's provider
+	Replay   string        `json:"replay,omitempty"`   // cassette folder for every agent
+	Grace    time.Duration `json:"grace"`
+	Until    string        `json:"until,omitempty"` // stop after this step
+	Apply    string        `json:"apply,omitempty"` // overrides workspace.apply
+}
+
+// RunResumed is appended by the new owner before anything else of a resume. The
+// steps in Reset go back to pending; Definition, when set, replaces the frozen one
+// (accepted changes).
+type RunResumed struct {
+	Attempt    int               `json:"attempt"` // 2 for the first resume
+	Reset      []StepReset       `json:"reset"`
+	Checkpoint string            `json:"checkpoint,omitempty"` // what the workspace is restored from; "" = the source
+	Text       []byte            `json:"text,omitempty"`
+	Files      map[string][]byte `json:"files,omitempty"`
+}
+
+// StepReset says which step runs again, and why, in words for people.
+type StepReset struct {
+	Step   string `json:"step"`
+	Reason string `json:"reason"`
+}
+
+// SandboxCreated and SandboxClosed bracket a sandbox's life.
+type SandboxCreated struct {
+	ID     string `json:"id"`
+	Driver string `json:"driver"`
+	Tier   string `json:"tier"`
+}
+type SandboxClosed struct {
+	ID string `json:"id"`
+}
+
+// ConditionEvaluated is the result of a step's `if`.
+type ConditionEvaluated struct {
+	Step  string `json:"step"`
+	Value bool   `json:"value"`
+	Error string `json:"error,omitempty"` // the step then fails with class invalid
+}
+
+// StepSkipped: its own `if` was false. StepNotRun: something that it needs
+// failed, or the run ended before.
+type StepSkipped struct {
+	Step string `json:"step"`
+}
+type StepNotRun struct {
+	Step   string `json:"step"`
+	Reason string `json:"reason"`
+}
+
+// StepStarted is durable before the step's process exists.
+type StepStarted struct {
+	Step    string `json:"step"`
+	Attempt int    `json:"attempt"` // from 1, over all resumes
+}
+
+// StepFinished is one attempt's end, with all that the execution record needs.
+type StepFinished struct {
+	Step    string  `json:"step"`
+	Attempt int     `json:"attempt"`
+	Outcome Outcome `json:"outcome"`
+	// Checkpoint covers the workspace as it was when this step ended; "" when
+	// another step was running at that moment (they share the tree).
+	Checkpoint string `json:"checkpoint,omitempty"`
+}
+
+// RetryScheduled: the next attempt of a failed step starts at At.
+type RetryScheduled struct {
+	Step    string    `json:"step"`
+	Attempt int       `json:"attempt"` // the coming one
+	At      time.Time `json:"at"`
+	Reason  string    `json:"reason"`
+}
+
+// CancelRequested: a person or a signal asked; Cause is sigint, sigterm, user or timeout.
+type CancelRequested struct {
+	Cause string `json:"cause"`
+}
+
+// RunFinished ends a run (or this attempt of it: an interrupted one can be resumed).
+type RunFinished struct {
+	Status RunStatus `json:"status"`
+	Class  Class     `json:"class,omitempty"`
+	Cause  string    `json:"cause,omitempty"` // in words
+}
+
+func (RunStarted) Type() string         { return "run_started" }
+func (RunResumed) Type() string         { return "run_resumed" }
+func (SandboxCreated) Type() string     { return "sandbox_created" }
+func (SandboxClosed) Type() string      { return "sandbox_closed" }
+func (ConditionEvaluated) Type() string { return "condition_evaluated" }
+func (StepSkipped) Type() string        { return "step_skipped" }
+func (StepNotRun) Type() string         { return "step_not_run" }
+func (StepStarted) Type() string        { return "step_started" }
+func (StepFinished) Type() string       { return "step_finished" }
+func (RetryScheduled) Type() string     { return "retry_scheduled" }
+func (CancelRequested) Type() string    { return "cancel_requested" }
+func (RunFinished) Type() string        { return "run_finished" }

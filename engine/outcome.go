@@ -1,0 +1,112 @@
+package engine
+
+import "time"
+
+// StepStatus of one step (design: language, Expressions).
+type StepStatus string
+
+const (
+	StepPending     StepStatus = "pending"
+	StepRunning     StepStatus = "running"
+	StepRetrying    StepStatus = "retrying" // waits for its next attempt
+	StepSucceeded   StepStatus = "succeeded"
+	StepFailed      StepStatus = "failed"
+	StepTimedOut    StepStatus = "timed_out"
+	StepIsSkipped   StepStatus = "skipped"
+	StepIsNotRun    StepStatus = "not_run"
+	StepCancelled   StepStatus = "cancelled"
+	StepInterrupted StepStatus = "interrupted"
+)
+
+// RunStatus of a run (design: architecture, Resume).
+type RunStatus string
+
+const (
+	RunRunning     RunStatus = "running"
+	RunSucceeded   RunStatus = "succeeded"
+	RunFailed      RunStatus = "failed"
+	RunCancelled   RunStatus = "cancelled"
+	RunInterrupted RunStatus = "interrupted"
+	RunWaiting     RunStatus = "waiting"
+	RunOutOfBudget RunStatus = "out_of_budget"
+	RunRateLimited RunStatus = "rate_limited"
+)
+
+// Class of an error; it drives retries and exit codes.
+type Class string
+
+const (
+	ClassNone           Class = ""
+	ClassExitCode       Class = "exit_code"
+	ClassTimeout        Class = "timeout"
+	ClassInfrastructure Class = "infrastructure"
+	ClassRateLimit      Class = "rate_limit"
+	ClassBudget         Class = "budget"
+	ClassDenied         Class = "denied"
+	ClassInvalid        Class = "invalid"
+	ClassCancelled      Class = "cancelled"
+)
+
+// Outcome is how one attempt of a step ended. Everything in it is redacted.
+type Outcome struct {
+	// Status is one of succeeded, failed, timed_out, cancelled, interrupted.
+	Status   StepStatus `json:"status"`
+	Class    Class      `json:"class,omitempty"`
+	ExitCode int        `json:"exit_code"`
+	// Error in words, "" on success.
+	Error string `json:"error,omitempty"`
+	// RetryAfter is the least wait before another try, 0 when nothing was said.
+	RetryAfter time.Duration  `json:"retry_after,omitempty"`
+	Outputs    map[string]any `json:"outputs,omitempty"`
+	Command    string         `json:"command,omitempty"` // script or prompt, redacted
+	Stdout     Excerpt        `json:"stdout"`
+	Stderr     Excerpt        `json:"stderr"`
+	// Log names the whole output (state.Logs), "" when nothing was written.
+	Log       string        `json:"log,omitempty"`
+	Started   time.Time     `json:"started"`
+	Duration  time.Duration `json:"duration"`
+	SandboxID string        `json:"sandbox,omitempty"`
+	// Changed files, set when the checkpoint is taken: all counted, the first 1,000 named.
+	ChangedCount int          `json:"changed_count"`
+	Changed      []FileChange `json:"changed,omitempty"`
+	Leftover     int          `json:"leftover,omitempty"` // processes ended with the step
+	MaxRSS       int64        `json:"max_rss,omitempty"`  // bytes
+	Agent        *AgentUsage  `json:"agent,omitempty"`
+}
+
+// Excerpt is the first and the last 1,000 characters of a stream (practice 12).
+type Excerpt struct {
+	Head  string `json:"head,omitempty"`
+	Tail  string `json:"tail,omitempty"` // "" when Head holds everything
+	Bytes int64  `json:"bytes"`
+}
+
+// FileChange is one changed file; Path is relative to the workspace, or starts
+// with "~/" outside it.
+type FileChange struct {
+	Path string `json:"path"`
+	Op   string `json:"op"` // added, modified, deleted
+}
+
+// AgentUsage is what a conversation took.
+type AgentUsage struct {
+	Provider         string   `json:"provider"`
+	Model            string   `json:"model,omitempty"`
+	Turns            int      `json:"turns"`
+	ToolCalls        int      `json:"tool_calls"`
+	Denied           int      `json:"denied"`
+	InputTokens      int64    `json:"input_tokens"`
+	OutputTokens     int64    `json:"output_tokens"`
+	CacheReadTokens  int64    `json:"cache_read_tokens"`
+	CacheWriteTokens int64    `json:"cache_write_tokens"`
+	CostUSD          float64  `json:"cost_usd"`
+	StopReason       string   `json:"stop_reason,omitempty"`
+	Denials          []Denial `json:"denials,omitempty"`
+}
+
+// Denial is one refused tool call.
+type Denial struct {
+	Tool   string `json:"tool"`
+	Input  string `json:"input"` // redacted, at most 1,000 characters
+	Reason string `json:"reason"`
+}

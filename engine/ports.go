@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+// Journal keeps the events of one run that the caller owns. Called from the
+// loop's goroutine only.
+type Journal interface {
+	// Append makes the events durable in one transaction, with the projections
+	// (steps, records, checkpoints) that follow from them. An error means that
+	// nothing of it was stored; ErrNotOwner that somebody else owns the run now.
+	Append(ctx context.Context, events []Event) error
+	// Inbox takes what other processes asked of this run since the last call.
+	Inbox(ctx context.Context) ([]Body, error)
+}
+
+// Runner does what the engine decided. One Runner serves one run.
+type Runner interface {
+	// Run executes one attempt of a step, in a goroutine of its own, and returns
+	// when nothing of it is left running. It never panics and never returns
+	// before its output is durable. A cancelled ctx ends the step; context.Cause
+	// (a *StopError) says whether it was cancelled, interrupted or timed out.
+	// Facts that happen on the way (a sandbox was created) go to emit, which may
+	// be called from any goroutine until Run returns.
+	Run(ctx context.Context, a Attempt, emit func(Body)) Outcome
+	// Checkpoint stores the workspace. Called when no step runs, with the
+	// outcomes since the last one; it fills in their changed files. It returns
+	// the id that the next Append names, "" when there is no sandbox (nothing can
+	// have changed).
+	Checkpoint(ctx context.Context, steps []string) (id string, changed []FileChange, count int, err error)
+	// Files is the workspace for conditions: the sandbox's, or the source tree
+	// while there is none.
+	Files() workflow.Files
+	// Output returns the last 64 KiB of a finished step's stream, for expressions.
+	Output(ctx context.Context, step string, attempt int, log string, stderr bool) (string, error)
+	// Close ends the sandbox. Idempotent, on its own bounded time.
+	Close(ctx context.Context) []Body
+}
+
+// Attempt is one attempt to run.
+type Attempt struct {
+	RunID   string
+	Step    *workflow.Step
+	Attempt int
+	Vars    workflow.Vars
+	// Timeout of the attempt, 0 for none (from the step, the run or defaults).
+	Timeout time.Duration
+	// Options of the run.
+	Options Options
+}
+
+// StopError is the cause with which a step's context is cancelled.
+type StopError struct {
+	Status StepStatus // cancelled, interrupted, timed_out
+	Reason string
+}
+
+func (e *StopError) Error() string { return e.Reason }
+
+// Observer sees every event after it is durable, in order, from the loop's
+// goroutine; it must not block (reporters buffer).
+type Observer interface{ Observe(Event) }
+
+// Clock is time.
+type Clock interface {
+	Now() time.Time
+	// After delivers once d has passed; stop releases it.
+	After(d time.Duration) (c <-chan time.Time, stop func())
+}

@@ -1,0 +1,164 @@
+package workflow
+
+import "time"
+
+// Workflow is a checked definition. All fields are set by Parse and read-only
+// from then on.
+type Workflow struct {
+	Name        string
+	Description string
+	// Path is the file as it was named, "" for text from elsewhere.
+	Path string
+	// Text is the exact text that was parsed; it is frozen in a run's first event.
+	Text []byte
+	// Files are the other files that the definition names (prompt_file,
+	// cassettes are not among them), by the name used in the text, frozen as well.
+	Files map[string][]byte
+
+	Inputs    []Input
+	Env       []EnvVar
+	Secrets   []Secret
+	Sandbox   SandboxSpec
+	Workspace Workspace
+	// Timeout of the whole run, 0 for none.
+	Timeout time.Duration
+	// MaxParallel steps at the same time; default 5 (practice 8).
+	MaxParallel int
+	Steps       []*Step
+	Finally     []*Step
+}
+
+// Input is one typed input.
+type Input struct {
+	Name        string
+	Type        string // string number integer boolean array object
+	Description string
+	Required    bool
+	Default     any // nil when none
+	HasDefault  bool
+	Enum        []any
+	Pattern     string
+	Pos         Pos
+}
+
+// EnvVar is one plain setting; an ordered list keeps error positions and output stable.
+type EnvVar struct {
+	Name  string
+	Value *Template
+	Pos   Pos
+}
+
+// Secret is declared at the top and given to a step only where it names it.
+type Secret struct {
+	Name string
+	// Env is the variable that holds it, default Name; File is a path to read it
+	// from (relative to the workflow file). At most one is given.
+	Env, File string
+	Pos       Pos
+}
+
+// SandboxSpec is where the run's steps run.
+type SandboxSpec struct {
+	Driver  string // auto (default), local, host
+	Network string // none (default), full
+	Pos     Pos
+}
+
+// Workspace is what the run works on.
+type Workspace struct {
+	// From is the source tree, relative to the project's root; "" for an empty workspace.
+	From string
+	// Exclude patterns, gitignore-like (checkpoint.ImportOptions).
+	Exclude []string
+	// Apply brings the result back: never (default), on_success, always.
+	Apply string
+	Pos   Pos
+}
+
+// Kind of a step: its one kind key.
+type Kind string
+
+const (
+	KindRun   Kind = "run"
+	KindAgent Kind = "agent"
+)
+
+// Step is one checked step. The defaults of the file are merged in already.
+type Step struct {
+	ID   string
+	Name string
+	Kind Kind
+	Pos  Pos
+
+	// Needs as written; nil means absent: every step above it in the same list.
+	Needs    []string
+	HasNeeds bool
+	If       *Expr // nil means success()
+	Env      []EnvVar
+	// Secrets that this step is given, by name.
+	Secrets         []string
+	Timeout         time.Duration // per attempt, 0 for none
+	Retry           Retry
+	ContinueOnError bool
+	Outputs         []Output
+
+	Run   *RunStep
+	Agent *AgentStep
+
+	// Hash of everything that defines the step (SHA-256 hex of its canonical
+	// form incl. the defaults, prompts and files that it uses), for resume.
+	Hash string
+}
+
+// Output is `outputs: {name: EXPR}`.
+type Output struct {
+	Name string
+	Expr *Template
+	Pos  Pos
+}
+
+// Retry of a step. The zero value is "no retry written": infrastructure and
+// rate-limit errors are still tried 3 times, 2 s to 10 s (practice 7).
+type Retry struct {
+	Written     bool
+	MaxAttempts int           // all attempts, the first included
+	Backoff     string        // constant, exponential (default), fibonacci
+	Initial     time.Duration // default 2s
+	Max         time.Duration // default 10s
+	Jitter      time.Duration
+	MaxElapsed  time.Duration
+	On          []string // error classes; nil means exit_code, timeout, infrastructure, rate_limit
+}
+
+// RunStep is `run:`.
+type RunStep struct {
+	Script *Template // nil when Argv is given
+	Argv   []*Template
+	Shell  string // bash (default), sh
+	Pos    Pos
+}
+
+// AgentStep is `agent:`, its profile and the file's defaults merged in.
+type AgentStep struct {
+	Provider           string // anthropic, replay; (later) claude-code
+	Profile            string
+	Model              string
+	Prompt             *Template
+	PromptFile         string
+	SystemPrompt       *Template
+	AppendSystemPrompt *Template
+	AllowedTools       []string
+	DisallowedTools    []string
+	MaxTurns           int    // default 50
+	OnDenied           string // tell (default), fail
+	// Cassette is the folder that provider replay plays, relative to the file.
+	Cassette string
+	Pos      Pos
+}
+
+// Pos is a place in a file: 1-based line and column, the column in characters.
+type Pos struct {
+	File string `json:"file,omitempty"`
+	Line int    `json:"line"`
+	Col  int    `json:"col"`
+}
