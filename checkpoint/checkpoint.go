@@ -22,6 +22,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"sync/atomic"
 )
 
 // Hash is the SHA-256 of a content.
@@ -63,9 +64,12 @@ type Entry struct {
 	Xattrs map[string]string
 }
 
-// Manifest is a whole tree: entries sorted by Path, bytewise.
+// Manifest is a whole tree: entries sorted by Path, bytewise. It is not changed
+// once somebody asked for its ID; it may be read by several goroutines.
 type Manifest struct {
 	Entries []Entry
+
+	id atomic.Pointer[Hash] // ID, once somebody asked
 }
 
 // Op is what happened to a path.
@@ -78,10 +82,13 @@ const (
 )
 
 // Change is one changed path between two manifests. A change of nothing but a
-// directory's mtime is not one.
+// directory's mtime is in the list, because a restore needs it, but it is no
+// change to people: Listed leaves it out.
 type Change struct {
 	Path string `json:"path"`
 	Op   Op     `json:"op"`
+	// DirTimeOnly: a directory of which nothing but the mtime differs.
+	DirTimeOnly bool `json:"-"`
 	// Entry is the new state; nil for OpDeleted.
 	Entry *Entry `json:"-"`
 }
