@@ -64,6 +64,14 @@ type SandboxClosed struct {
 	ID string `json:"id"`
 }
 
+// WorkspaceImported: the source tree (workspace.from, or nothing) was brought
+// into the first sandbox and stored as Checkpoint: what a resume starts from
+// while no step has a checkpoint of its own, and what apply compares with.
+type WorkspaceImported struct {
+	Checkpoint string `json:"checkpoint"`
+	Files      int    `json:"files"`
+}
+
 // ConditionEvaluated is the result of a step's `if`.
 type ConditionEvaluated struct {
 	Step  string `json:"step"`
@@ -121,6 +129,7 @@ func (RunStarted) Type() string         { return "run_started" }
 func (RunResumed) Type() string         { return "run_resumed" }
 func (SandboxCreated) Type() string     { return "sandbox_created" }
 func (SandboxClosed) Type() string      { return "sandbox_closed" }
+func (WorkspaceImported) Type() string  { return "workspace_imported" }
 func (ConditionEvaluated) Type() string { return "condition_evaluated" }
 func (StepSkipped) Type() string        { return "step_skipped" }
 func (StepNotRun) Type() string         { return "step_not_run" }

@@ -1,0 +1,51 @@
+# Targets of the project; `make` alone lists them.
+SHELL := /bin/sh
+GO    ?= go
+# A static binary: the sandbox's init is this binary, in any root file system.
+TAGS    := osusergo,netgo,sqlite_omit_load_extension
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -linkmode external -extldflags -static -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+TIME    ?= 10m
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build quickstart test race lint bench fuzz generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools:
+	@command -v $(GO) >/dev/null 2>&1 || { echo "flow needs Go 1.26 or newer on PATH: install it from your distribution or go.dev/dl" >&2; exit 1; }
+	@c=$$($(GO) env CC); command -v "$${c%% *}" >/dev/null 2>&1 || { echo "flow needs a C compiler (SQLite is C): install gcc and the C library's headers, e.g. apt-get install gcc libc6-dev" >&2; exit 1; }
+
+build: tools ## build the static binary bin/flow
+	@mkdir -p bin
+	$(BUILD) -o bin/flow ./cmd/flow
+
+quickstart: build ## build, then run examples/workflows/quickstart.yaml
+	./bin/flow run examples/workflows/quickstart.yaml
+
+test: tools ## run all tests
+	$(GO) test -tags $(TAGS) -timeout $(TIME) ./...
+
+race: tools ## run all tests under the race detector
+	$(GO) test -race -tags $(TAGS) -timeout $(TIME) ./...
+
+lint: tools ## formatting, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt: the files above are not formatted" >&2; exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) tool staticcheck -tags $(TAGS) ./...
+
+bench: build ## benchmarks, then the whole-process comparison with sh and make
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
+	FLOW=$(CURDIR)/bin/flow $(GO) run ./cmd/flow/internal/bench
+
+fuzz: tools ## each fuzz target for a minute
+	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow
+	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzRedactor -fuzztime 60s ./redact
+
+generate: build ## rewrite schema.json and the tables in docs/
+	$(GO) test -tags $(TAGS) ./workflow -run 'Schema|Docs' -update
+
+clean: ## remove what make built
+	rm -rf bin

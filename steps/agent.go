@@ -1,0 +1,144 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/sandbox"
+)
+
+// AgentRequest is the static part of an agent step's conversation: what a
+// provider can check before anything starts.
+func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
+	s := a.Step.Agent
+	r := agent.Request{
+		RunID: cfg.RunID, StepID: a.Step.ID, Attempt: a.Attempt,
+		Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
+		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now,
+	}
+	switch {
+	case a.Options.Replay != "":
+		r.Cassette = a.Options.Replay
+	case s.Cassette != "":
+		r.Cassette = s.Cassette
+		if !filepath.IsAbs(r.Cassette) {
+			r.Cassette = filepath.Join(cfg.FileDir, r.Cassette)
+		}
+	}
+	return r
+}
+
+// ProviderFor names the provider of an agent step under the run's options.
+func ProviderFor(a engine.Attempt) string {
+	switch {
+	case a.Options.Replay != "":
+		return "replay"
+	case a.Options.Provider != "":
+		return a.Options.Provider
+	default:
+		return a.Step.Agent.Provider
+	}
+}
+
+// runAgent executes one attempt of an `agent:` step.
+func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture) engine.Outcome {
+	name := ProviderFor(a)
+	p, ok := h.cfg.Providers[name]
+	if !ok {
+		return h.invalid(fmt.Errorf("start the agent: unknown provider %q", name))
+	}
+	req, err := h.request(sb, a)
+	if err != nil {
+		return h.invalid(err)
+	}
+	out := engine.Outcome{Command: h.cfg.Redact.String(req.Prompt)}
+	req.Sandbox = sb
+	req.Out = c.stdout.w
+
+	res, err := p.Converse(ctx, req)
+	c.drain()
+	out.Agent = h.usage(name, res)
+	if ctx.Err() != nil {
+		return stopped(ctx, out)
+	}
+	if err != nil {
+		return h.conversationFailed(ctx, out, err)
+	}
+	out.Status = engine.StepSucceeded
+	if err := h.holdsSecret("text", res.Text); err != nil {
+		// The model's words are not the author's choice: redact, do not fail.
+		res.Text = h.cfg.Redact.String(res.Text)
+	}
+	out.Outputs = map[string]any{"text": res.Text}
+	return out
+}
+
+func (h *Host) request(sb sandbox.Sandbox, a engine.Attempt) (agent.Request, error) {
+	req := AgentRequest(h.cfg, a)
+	s := a.Step.Agent
+	var err error
+	if req.Env, err = h.environment(sb, a); err != nil {
+		return req, err
+	}
+	if req.Prompt, err = s.Prompt.EvalString(a.Vars); err != nil {
+		return req, fmt.Errorf("evaluate the prompt: %w", err)
+	}
+	if s.SystemPrompt != nil {
+		if req.System, err = s.SystemPrompt.EvalString(a.Vars); err != nil {
+			return req, fmt.Errorf("evaluate system_prompt: %w", err)
+		}
+	}
+	if s.AppendSystemPrompt != nil {
+		if req.AppendSystem, err = s.AppendSystemPrompt.EvalString(a.Vars); err != nil {
+			return req, fmt.Errorf("evaluate append_system_prompt: %w", err)
+		}
+	}
+	return req, nil
+}
+
+// conversationClasses maps an agent's error class to the engine's.
+var conversationClasses = map[agent.Class]engine.Class{
+	agent.ClassFailed:         engine.ClassExitCode,
+	agent.ClassInfrastructure: engine.ClassInfrastructure,
+	agent.ClassRateLimit:      engine.ClassRateLimit,
+	agent.ClassBudget:         engine.ClassBudget,
+	agent.ClassDenied:         engine.ClassDenied,
+	agent.ClassInvalid:        engine.ClassInvalid,
+}
+
+func (h *Host) conversationFailed(ctx context.Context, out engine.Outcome, err error) engine.Outcome {
+	var ae *agent.Error
+	if !errors.As(err, &ae) {
+		return h.placeFailed(ctx, out, err)
+	}
+	out.Status, out.ExitCode = engine.StepFailed, 1
+	out.Class = conversationClasses[ae.Class]
+	out.RetryAfter = ae.RetryAfter
+	out.Error = h.cfg.Redact.String(ae.Error())
+	if ae.Hint != "" {
+		out.Error += "; " + h.cfg.Redact.String(ae.Hint)
+	}
+	return out
+}
+
+func (h *Host) usage(provider string, r agent.Result) *engine.AgentUsage {
+	u := &engine.AgentUsage{
+		Provider: provider, Model: r.Model, Turns: r.Usage.Turns, ToolCalls: r.Usage.ToolCalls, Denied: len(r.Denials),
+		InputTokens: r.Usage.InputTokens, OutputTokens: r.Usage.OutputTokens,
+		CacheReadTokens: r.Usage.CacheReadTokens, CacheWriteTokens: r.Usage.CacheWriteTokens,
+		CostUSD: r.Usage.CostUSD, StopReason: r.StopReason,
+	}
+	for _, d := range r.Denials {
+		u.Denials = append(u.Denials, engine.Denial{
+			Tool:   d.Tool,
+			Input:  h.cfg.Redact.String(firstChars([]byte(d.Input), excerptChars)),
+			Reason: h.cfg.Redact.String(d.Reason),
+		})
+	}
+	return u
+}

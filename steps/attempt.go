@@ -1,0 +1,99 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/sandbox"
+)
+
+// Run executes one attempt; see engine.Runner.
+func (h *Host) Run(ctx context.Context, a engine.Attempt, emit func(engine.Body)) engine.Outcome {
+	started := time.Now()
+	out := h.attempt(ctx, a, emit)
+	out.Started = started.UTC()
+	out.Duration = time.Since(started)
+	return out
+}
+
+func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.Body)) engine.Outcome {
+	kind, ok := kinds[a.Step.Kind]
+	if !ok {
+		return h.invalid(fmt.Errorf("run step %s: unknown kind %q", a.Step.ID, a.Step.Kind))
+	}
+	sb, err := h.sandboxFor(ctx, emit)
+	if err != nil {
+		return h.placeFailed(ctx, engine.Outcome{}, err)
+	}
+	if a.Timeout > 0 {
+		// Creation is not the step's time: the clock starts with the sandbox there.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, a.Timeout,
+			&engine.StopError{Status: engine.StepTimedOut, Reason: fmt.Sprintf("timed out after %s", a.Timeout)})
+		defer cancel()
+	}
+	c, err := h.newCapture(a)
+	if err != nil {
+		return h.placeFailed(ctx, engine.Outcome{}, &sandbox.Error{Op: "open the step's log", Class: sandbox.ClassInfrastructure, Err: err})
+	}
+	out := kind(h, ctx, sb, a, c)
+	c.drain()
+	out.SandboxID = sb.Info().ID
+	out.Stdout, out.Stderr = c.stdout.excerpt(), c.stderr.excerpt()
+	ref, err := c.finish()
+	if err != nil && out.Status == engine.StepSucceeded {
+		// The command succeeded but its output is not durable: a resume could
+		// not show or use it, so the attempt must not count as done.
+		out.Status, out.Class = engine.StepFailed, engine.ClassInfrastructure
+		out.Error = h.cfg.Redact.String(fmt.Sprintf("store the step's output: %v", err))
+	}
+	out.Log = ref
+	if out.Status == engine.StepSucceeded {
+		out = h.evalOutputs(a, out, ref)
+	}
+	return out
+}
+
+// evalOutputs computes `outputs:` of a step that succeeded.
+func (h *Host) evalOutputs(a engine.Attempt, out engine.Outcome, ref string) engine.Outcome {
+	if len(a.Step.Outputs) == 0 {
+		return out
+	}
+	self, err := h.selfView(a, out, ref)
+	if err != nil {
+		return failInvalid(out, h.cfg.Redact.String(err.Error()))
+	}
+	vars := a.Vars
+	vars.Self = self
+	vars.Files = h.Files()
+	values := map[string]any{}
+	for k, v := range out.Outputs {
+		values[k] = v
+	}
+	var errs []error
+	for _, o := range a.Step.Outputs {
+		v, err := o.Expr.Eval(vars)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("evaluate output %s: %w", o.Name, err))
+			continue
+		}
+		if err := h.holdsSecret(o.Name, v); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		values[o.Name] = v
+	}
+	if err := errors.Join(errs...); err != nil {
+		return failInvalid(out, h.cfg.Redact.String(err.Error()))
+	}
+	out.Outputs = values
+	return out
+}
+
+func failInvalid(out engine.Outcome, text string) engine.Outcome {
+	out.Status, out.Class, out.Error = engine.StepFailed, engine.ClassInvalid, text
+	return out
+}

@@ -1,0 +1,105 @@
+package steps
+
+import (
+	"context"
+	"sync"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/checkpoint"
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/redact"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
+)
+
+// Checkpoints keeps what Checkpoint took. Implemented by package state.
+type Checkpoints interface {
+	checkpoint.Store
+	// StageCheckpoint makes the snapshot's contents durable and keeps its rows
+	// until the Append whose event names the returned id.
+	StageCheckpoint(ctx context.Context, runID string, snap checkpoint.Snapshot, parent string) (id string, err error)
+	// Manifest returns a stored tree.
+	Manifest(ctx context.Context, id string) (*checkpoint.Manifest, error)
+}
+
+// Stream of a process's output.
+type Stream int
+
+// The two streams.
+const (
+	Stdout Stream = iota + 1
+	Stderr
+)
+
+// LogWriter takes the redacted output of one attempt. Write may be called from
+// two goroutines, one for each stream.
+type LogWriter interface {
+	Write(s Stream, p []byte) error
+	// Finish makes the log durable and returns the name by which events know it,
+	// "" when nothing was written.
+	Finish() (ref string, err error)
+}
+
+// Logs opens and reads the outputs of attempts. Implemented by package state.
+type Logs interface {
+	OpenLog(runID, step string, attempt int) (LogWriter, error)
+	// Tail returns the last max bytes of one stream.
+	Tail(ctx context.Context, ref string, s Stream, max int) ([]byte, error)
+}
+
+// OutputFunc shows live output; p is redacted and only valid during the call.
+type OutputFunc func(step string, s Stream, p []byte)
+
+// Config is what a Host needs. All fields but Output and Restore are required.
+type Config struct {
+	RunID    string
+	Workflow *workflow.Workflow
+	// Driver that makes the sandbox, chosen by Choose.
+	Driver sandbox.Driver
+	// Dir is the run's own directory (0700) for sandboxes.
+	Dir string
+	// Source is the absolute path of workspace.from, "" for an empty workspace.
+	Source string
+	// FileDir is the absolute folder of the workflow file: cassettes are
+	// relative to it.
+	FileDir     string
+	Checkpoints Checkpoints
+	Logs        Logs
+	Redact      *redact.Set
+	// Secrets by name, for the steps that name them.
+	Secrets   map[string]string
+	Providers map[string]agent.Provider
+	// Restore is the checkpoint that a resumed run continues from; Base the one
+	// that holds the imported source. "" for none.
+	Restore, Base string
+	Output        OutputFunc
+}
+
+// Host implements engine.Runner for one run.
+type Host struct {
+	cfg Config
+
+	// mu guards what follows; creating holds it so that parallel first steps
+	// wait for one sandbox.
+	mu     sync.Mutex
+	living sandbox.Sandbox
+	number int    // of sandboxes made, for their ids
+	last   string // newest checkpoint of the run's line
+	base   string // checkpoint of the imported source
+}
+
+// NewHost returns a Host that has made nothing yet.
+func NewHost(cfg Config) *Host {
+	if cfg.Output == nil {
+		cfg.Output = func(string, Stream, []byte) {}
+	}
+	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base}
+}
+
+var _ engine.Runner = (*Host)(nil)
+
+// kinds is the table of step kinds.
+var kinds = map[workflow.Kind]func(*Host, context.Context, sandbox.Sandbox, engine.Attempt, *capture) engine.Outcome{
+	workflow.KindRun:   (*Host).runScript,
+	workflow.KindAgent: (*Host).runAgent,
+}

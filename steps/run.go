@@ -1,0 +1,151 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/sandbox"
+)
+
+// killGrace is the time between SIGTERM and SIGKILL for a step that is stopped
+// or timed out.
+const killGrace = 2 * time.Second
+
+// maxScriptArg is the longest script passed as an argument; Linux allows 128 KiB
+// for one (MAX_ARG_STRLEN). Longer ones go through a file.
+const maxScriptArg = 96 << 10
+
+// shells is the table of `shell:` words; the script follows the arguments.
+var shells = map[string][]string{
+	"bash": {"bash", "--noprofile", "--norc", "-eu", "-o", "pipefail"},
+	"sh":   {"sh", "-eu"},
+}
+
+// runScript executes one attempt of a `run:` step.
+func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture) engine.Outcome {
+	env, err := h.environment(sb, a)
+	if err != nil {
+		return h.invalid(err)
+	}
+	argv, shown, cleanup, err := h.argv(sb, a)
+	if err != nil {
+		return h.invalid(err)
+	}
+	defer cleanup()
+	out := engine.Outcome{Command: h.cfg.Redact.String(shown)}
+
+	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: argv, Env: env, Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
+	c.drain()
+	if err != nil {
+		return h.placeFailed(ctx, out, err)
+	}
+	out.ExitCode = res.ExitCode
+	out.Leftover = res.Leftover
+	out.MaxRSS = res.MaxRSS
+	switch {
+	case res.Killed:
+		return stopped(ctx, out)
+	case res.ExitCode != 0:
+		out.Status, out.Class = engine.StepFailed, engine.ClassExitCode
+		out.Error = exitText(res)
+	default:
+		out.Status = engine.StepSucceeded
+	}
+	outputs, err := h.takeOutputs(sb, a)
+	if err != nil && out.Status == engine.StepSucceeded {
+		out.Status, out.Class, out.Error = engine.StepFailed, engine.ClassInvalid, h.cfg.Redact.String(err.Error())
+	}
+	out.Outputs = outputs
+	return out
+}
+
+func exitText(res sandbox.Result) string {
+	if res.Signal != 0 {
+		return fmt.Sprintf("ended by signal %d (exit code %d)", res.Signal, res.ExitCode)
+	}
+	return fmt.Sprintf("exit code %d", res.ExitCode)
+}
+
+// argv is the command line of the step and the text shown for it.
+func (h *Host) argv(sb sandbox.Sandbox, a engine.Attempt) (argv []string, shown string, cleanup func(), err error) {
+	cleanup = func() {}
+	rs := a.Step.Run
+	if rs.Script == nil {
+		for _, t := range rs.Argv {
+			s, err := t.EvalString(a.Vars)
+			if err != nil {
+				return nil, "", cleanup, err
+			}
+			argv = append(argv, s)
+			shown += s + " "
+		}
+		return argv, shown, cleanup, nil
+	}
+	script, err := rs.Script.EvalString(a.Vars)
+	if err != nil {
+		return nil, "", cleanup, err
+	}
+	argv = append(argv, shells[rs.Shell]...)
+	if len(script) <= maxScriptArg {
+		return append(argv, "-c", script), script, cleanup, nil
+	}
+	if sb.Home() == "" {
+		return nil, "", cleanup, fmt.Errorf("the script has %d bytes; driver %s takes at most %d", len(script), sb.Info().Driver, maxScriptArg)
+	}
+	name := fmt.Sprintf("script-%s-%d", a.Step.ID, a.Attempt)
+	onHost := filepath.Join(sb.Home(), stepDirName, name)
+	if err := os.WriteFile(onHost, []byte(script), 0o644); err != nil {
+		return nil, "", cleanup, fmt.Errorf("write the script: %w", err)
+	}
+	return append(argv, stepDirInside(sb)+"/"+name), script, func() { os.Remove(onHost) }, nil
+}
+
+// stopped classifies an attempt whose context ended.
+func stopped(ctx context.Context, out engine.Outcome) engine.Outcome {
+	var se *engine.StopError
+	cause := context.Cause(ctx)
+	if !errors.As(cause, &se) {
+		se = &engine.StopError{Status: engine.StepInterrupted, Reason: fmt.Sprint(cause)}
+	}
+	out.Status, out.Error = se.Status, se.Reason
+	switch se.Status {
+	case engine.StepTimedOut:
+		out.Class = engine.ClassTimeout
+	default:
+		out.Class = engine.ClassCancelled
+	}
+	return out
+}
+
+// invalid is the outcome of an attempt that could not start: the definition or
+// its values are wrong, another try would be the same.
+func (h *Host) invalid(err error) engine.Outcome {
+	return engine.Outcome{Status: engine.StepFailed, Class: engine.ClassInvalid, ExitCode: -1, Error: h.cfg.Redact.String(err.Error())}
+}
+
+// placeFailed is the outcome of an attempt whose sandbox failed, not its command.
+func (h *Host) placeFailed(ctx context.Context, out engine.Outcome, err error) engine.Outcome {
+	if ctx.Err() != nil {
+		return stopped(ctx, out)
+	}
+	out.Status, out.Class, out.ExitCode = engine.StepFailed, engine.ClassInvalid, -1
+	text := err.Error()
+	var se *sandbox.Error
+	if errors.As(err, &se) {
+		if se.Class == sandbox.ClassInfrastructure {
+			out.Class = engine.ClassInfrastructure
+		}
+		if se.Hint != "" {
+			text += "; " + se.Hint
+		}
+	} else {
+		out.Class = engine.ClassInfrastructure
+	}
+	out.Error = h.cfg.Redact.String(text)
+	return out
+}
