@@ -1,2 +1,0 @@
-// Package redact takes secrets out of everything that is written.
-package redact
