@@ -1,5 +1,7 @@
 package redact
 
+import "slices"
+
 const (
 	// wrapRun is how many characters of the base64 alphabet must precede a line
 	// break that a wrapping view passes over. Every tool that wraps fills its
@@ -15,20 +17,28 @@ type span struct{ start, end int64 }
 
 // reader is the progress of one view through a stream.
 type reader struct {
-	node   uint32
-	pos    int     // next byte to read, relative to the current chunk
-	skips  []int64 // positions passed over, those within the node's text at least
-	spans  []span  // occurrences found and not yet released; ordered, disjoint
-	popped int     // how many of the spans Stream.pop has taken
+	node  uint32
+	pos   int   // next byte to read, relative to the current chunk
+	count int64 // symbols read so far
+	// skips holds, for each byte that was passed over, the count at that time; at
+	// least for those within the text of node.
+	skips  []int64
+	spans  []span // occurrences found and not yet released; ordered, disjoint
+	popped int    // how many of the spans Stream.pop has taken
 }
 
 // start returns where the text of length symbols that ends before end starts.
 func (r *reader) start(end int64, symbols uint32) int64 {
-	start := end - int64(symbols)
-	for i := len(r.skips) - 1; i >= 0 && r.skips[i] >= start; i-- {
-		start--
+	return end - int64(symbols) - int64(len(r.skips)-r.skipsBefore(symbols))
+}
+
+// skipsBefore returns how many of the skips lie before the last symbols.
+func (r *reader) skipsBefore(symbols uint32) int {
+	if len(r.skips) == 0 {
+		return 0
 	}
-	return start
+	n, _ := slices.BinarySearch(r.skips, r.count-int64(symbols)+1)
+	return n
 }
 
 // found adds an occurrence. Ends never decrease, so only the last spans can
@@ -41,18 +51,15 @@ func (r *reader) found(start, end int64) {
 	r.spans = append(r.spans, span{start, end})
 }
 
-// skip notes a position that the view passes over.
-func (r *reader) skip(a *automaton, at int64) {
+// skip notes that the view passes over a byte.
+func (r *reader) skip(a *automaton) {
 	if len(r.skips) == cap(r.skips) {
-		from, keep := r.start(at, a.depth[r.node]), r.skips[:0]
-		for _, s := range r.skips {
-			if s >= from {
-				keep = append(keep, s)
-			}
-		}
-		r.skips = keep
+		old := r.skipsBefore(a.depth[r.node])
+		r.skips = r.skips[:copy(r.skips, r.skips[old:])]
+		// Room for as many again keeps the time of these moves linear.
+		r.skips = slices.Grow(r.skips, len(r.skips)+1)
 	}
-	r.skips = append(r.skips, at)
+	r.skips = append(r.skips, r.count)
 }
 
 // scan finds all occurrences that end in chunk.
@@ -107,11 +114,12 @@ func (s *Stream) read(k viewKind, chunk []byte, probe int) {
 		if wraps && mayBreak(c) && s.lineBreak(chunk, i) {
 			if node != 0 {
 				r.node = node
-				r.skip(a, s.base+int64(i))
+				r.skip(a)
 			}
 			continue
 		}
 		node = a.step(node, norm[c])
+		r.count++
 		if node == 0 {
 			r.skips = r.skips[:0]
 			continue
