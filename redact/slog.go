@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
 )
 
 // Handler returns a slog.Handler that hands records to next without secrets:
@@ -67,9 +68,19 @@ func (h *handler) value(v slog.Value) slog.Value {
 	case slog.KindAny:
 		return h.any(v.Any())
 	}
-	// A PIN of digits may be logged as a number.
-	if text := v.String(); h.set.String(text) != text {
-		return slog.StringValue(h.set.String(text))
+	// A PIN of digits may be logged as a number, and JSON writes some numbers in
+	// another way than text does.
+	texts := []string{v.String()}
+	switch v.Kind() {
+	case slog.KindFloat64:
+		texts = append(texts, strconv.FormatFloat(v.Float64(), 'f', -1, 64))
+	case slog.KindDuration:
+		texts = append(texts, strconv.FormatInt(int64(v.Duration()), 10))
+	}
+	for _, text := range texts {
+		if clean := h.set.String(text); clean != text {
+			return slog.StringValue(clean)
+		}
 	}
 	return v
 }
