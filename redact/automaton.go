@@ -93,12 +93,3 @@ func (a *automaton) step(node uint32, c byte) uint32 {
 	}
 	return a.root[c]
 }
-
-// open returns node, or if nothing can follow its text, the longest suffix of
-// it that something can follow: what need not be held back is let go.
-func (a *automaton) open(node uint32) uint32 {
-	for node != 0 && a.first[node] == a.first[node+1] {
-		node = a.fail[node]
-	}
-	return node
-}

@@ -150,6 +150,11 @@ func quotedForms(v string) []string {
 	}
 	for bits := range 1 << 4 {
 		e := jsonEscaper{html: bits&1 != 0, slash: bits&2 != 0, ascii: bits&4 != 0, upper: bits&8 != 0}
+		// Options that change nothing would cost most of the time of New.
+		if e.html && !strings.ContainsAny(v, "<>&") || e.slash && !strings.Contains(v, "/") ||
+			e.ascii && !strings.ContainsFunc(v, func(r rune) bool { return r >= 0x7f }) {
+			continue
+		}
 		once := e.escape(v)
 		// JSON in JSON is what agents' transcripts are made of.
 		twice := jsonEscaper{}.escape(once)

@@ -128,7 +128,6 @@ func (s *Stream) read(k viewKind, chunk []byte, probe int) {
 			end := s.base + int64(i) + 1
 			r.found(r.start(end, n), end)
 			s.note(a.secret[node])
-			node = a.open(node)
 		}
 		// Only later probes are still of interest: leave, to be set back to where
 		// the open text starts. Bounded by stride, or a text full of near misses
