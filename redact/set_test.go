@@ -18,7 +18,7 @@ func TestNewRefuses(t *testing.T) {
 		{"mark", "redacted", "part of the mark"},
 		{"stars", "****", ""}, // longer than any run of stars in Mark
 		{"part of mark", "***RE", "part of the mark"},
-		{"huge", strings.Repeat("xq9", MaxLength), "more than 65536 bytes"},
+		{"huge", strings.Repeat("xq9", MaxLength), "more than 16384 bytes"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
