@@ -1,0 +1,25 @@
+package local
+
+import (
+	"os"
+	"runtime"
+)
+
+// InitMain becomes a sandbox's init when args (os.Args) say so; it then never
+// returns. Otherwise it returns false at once. It is called first thing in main()
+// and in TestMain, before anything expensive: each sandbox starts with two passes
+// through here.
+func InitMain(args []string) (handled bool) {
+	if len(args) < 2 {
+		return false
+	}
+	switch args[1] {
+	case argStage1:
+		runtime.LockOSThread()
+		os.Exit(stage1())
+	case argStage2:
+		runtime.LockOSThread()
+		os.Exit(stage2(args[2:]))
+	}
+	return false
+}

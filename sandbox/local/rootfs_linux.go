@@ -1,0 +1,251 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// shownDirs of the host are visible at the same place, read-only, as far as they
+// exist. Where one is a symlink (/bin → usr/bin) the link is made again.
+var shownDirs = [...]string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/snap", "/gnu"}
+
+// shownEtc of /etc: what compilers, TLS, locales and shells read. Left out on
+// purpose: gitconfig, npmrc, pip.conf, environment, profile.d and whatever else
+// may hold credentials or settings of the host's people; passwd, group, hosts,
+// hostname and resolv.conf are the sandbox's own.
+var shownEtc = [...]string{"ssl", "ca-certificates", "ca-certificates.conf", "pki", "crypto-policies",
+	"alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone",
+	"nsswitch.conf", "protocols", "services", "mime.types", "magic", "magic.mime", "os-release", "debian_version",
+	"bash.bashrc", "profile", "inputrc", "terminfo", "fonts", "perl", "locale.alias", "shells",
+	"java-*", "python*", "maven/m2.conf", "maven/logging"} // maven/settings.xml holds servers' passwords
+
+// devices of the host that are visible in /dev.
+var devices = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// procReadOnly and procMasked keep the kernel's switches and secrets from
+// commands, beyond what their lack of privilege does.
+var (
+	procReadOnly = [...]string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
+	procMasked   = [...]string{"kcore", "keys", "timer_list", "latency_stats", "sched_debug", "kallsyms", "kmsg"}
+)
+
+// newRoot is where the new root is built: a directory that every host has and
+// whose content is not needed once home and the binary have been opened.
+const newRoot = "/tmp"
+
+// buildRoot mounts everything and makes it the root. home is a detached mount.
+func buildRoot(c *config, home int) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return step(err, "make mounts private")
+	}
+	if err := mountTmpfs(newRoot, unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4m"); err != nil {
+		return err
+	}
+	for _, part := range []func() error{
+		showHost,
+		func() error { return makeEtc(c) },
+		makeProc,
+		makeDev,
+		func() error { return makeScratch(c) },
+		func() error { return attach(home, newRoot+"/home/user") },
+		changeRoot,
+	} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func showHost() error {
+	for _, dir := range shownDirs {
+		if err := showEntry(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showEntry makes one path of the host visible; one that is not there, or that
+// flow's user may not see, is left out.
+func showEntry(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil
+	}
+	target := newRoot + path
+	if err := makeDir(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		link, err := os.Readlink(path)
+		if err == nil {
+			err = os.Symlink(link, target)
+		}
+		return step(err, "link %s", path)
+	case info.IsDir():
+		if err := makeDir(target, 0o755); err != nil {
+			return err
+		}
+	case info.Mode().IsRegular():
+		if err := makeFile(target, nil); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	err = show(path, target, attrsRead, unix.AT_RECURSIVE)
+	if errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return err
+}
+
+func makeEtc(c *config) error {
+	etc := newRoot + "/etc"
+	if err := makeDir(etc, 0o755); err != nil {
+		return err
+	}
+	for _, pattern := range shownEtc {
+		names := []string{"/etc/" + pattern}
+		if pattern[len(pattern)-1] == '*' {
+			names, _ = filepath.Glob(names[0]) // the only error is a bad pattern, and ours are constant
+		}
+		for _, name := range names {
+			if err := showEntry(name); err != nil {
+				return err
+			}
+		}
+	}
+	for name, content := range map[string]string{
+		"passwd":      fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\nuser:x:%d:%d:user:/home/user:%s\nnobody:x:65534:65534:nobody:/:/bin/false\n", UserID, UserID, loginShell()),
+		"group":       fmt.Sprintf("root:x:0:\nuser:x:%d:\nnogroup:x:65534:\n", UserID),
+		"hosts":       "127.0.0.1 localhost " + c.Hostname + "\n::1 localhost ip6-localhost ip6-loopback\n",
+		"hostname":    c.Hostname + "\n",
+		"resolv.conf": string(c.Resolv),
+	} {
+		if err := makeFile(etc+"/"+name, []byte(content)); err != nil {
+			return err
+		}
+	}
+	return step(os.Symlink("/proc/mounts", etc+"/mtab"), "link /etc/mtab")
+}
+
+// loginShell is $SHELL of commands; it looks at the host, whose /bin is shown.
+func loginShell() string {
+	if _, err := os.Stat("/bin/bash"); err == nil {
+		return "/bin/bash"
+	}
+	return "/bin/sh"
+}
+
+func makeProc() error {
+	proc := newRoot + "/proc"
+	if err := makeDir(proc, 0o555); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return step(err, "mount proc")
+	}
+	// No user namespace can be made inside, whatever a program tries. Written here,
+	// while our own capabilities count and before /proc/sys turns read-only.
+	if err := os.WriteFile(proc+"/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		return step(err, "forbid user namespaces inside")
+	}
+	for _, name := range procReadOnly {
+		path := proc + "/" + name
+		if _, err := os.Lstat(path); err != nil {
+			continue
+		}
+		if err := show(path, path, attrsRead|unix.MOUNT_ATTR_NOEXEC, unix.AT_RECURSIVE); err != nil {
+			return err
+		}
+	}
+	for _, name := range procMasked {
+		path := proc + "/" + name
+		if _, err := os.Lstat(path); err != nil {
+			continue
+		}
+		if err := show("/dev/null", path, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makeDev() error {
+	dev := newRoot + "/dev"
+	if err := makeDir(dev+"/", 0o755); err != nil {
+		return err
+	}
+	if err := mountTmpfs(dev, unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k"); err != nil {
+		return err
+	}
+	for _, name := range devices {
+		if err := makeFile(dev+"/"+name, nil); err != nil {
+			return err
+		}
+		if err := show("/dev/"+name, dev+"/"+name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	for _, link := range [...][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}} {
+		if err := os.Symlink(link[0], dev+"/"+link[1]); err != nil {
+			return step(err, "link /dev/%s", link[1])
+		}
+	}
+	for _, dir := range [...]string{"/pts", "/shm"} {
+		if err := makeDir(dev+dir, 0o755); err != nil {
+			return err
+		}
+	}
+	err := unix.Mount("devpts", dev+"/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+	if err != nil {
+		return step(err, "mount devpts")
+	}
+	if err := mountTmpfs(dev+"/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return err
+	}
+	return setReadOnly(dev)
+}
+
+// makeScratch makes the directories that commands may write and that no
+// checkpoint covers, and the mount point of the home.
+func makeScratch(c *config) error {
+	for _, dir := range [...]string{"/tmp", "/var/tmp", "/run", "/home/user"} {
+		if err := makeDir(newRoot+dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, dir := range [...]string{"/tmp", "/var/tmp"} {
+		if err := mountTmpfs(newRoot+dir, unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+			return err
+		}
+	}
+	owner := fmt.Sprintf("mode=755,uid=%d,gid=%d", UserID, UserID)
+	return mountTmpfs(newRoot+"/run", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, owner)
+}
+
+// changeRoot makes newRoot the root and lets go of the host's.
+func changeRoot() error {
+	if err := unix.Chdir(newRoot); err != nil {
+		return step(err, "chdir to the new root")
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return step(err, "pivot_root")
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return step(err, "unmount the host's root")
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return step(err, "chdir /")
+	}
+	return setReadOnly("/")
+}

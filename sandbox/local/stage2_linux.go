@@ -1,0 +1,218 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// server is init's second stage. Three kinds of goroutines: the loop (on the
+// thread that forks), the reaper, and one for each exec that is being killed.
+type server struct {
+	root bool
+	null int // /dev/null
+
+	mu sync.Mutex
+	// execs are those without a result yet, by the request's id and by the pid of
+	// their first process.
+	execs map[uint64]*running
+	first map[int]*running
+	// forks counts the processes made, so that the reaper knows whether "no
+	// children" is news; forked is signalled with it.
+	forks  uint64
+	forked *sync.Cond
+}
+
+// running is one exec. Fields below pid are guarded by server.mu.
+type running struct {
+	id  uint64
+	tag string // of its UTS namespace, "uts:[…]"
+	pid int
+
+	killed   bool      // a kill request came before its first process ended
+	deadline time.Time // when the grace of that request ends
+	ended    chan struct{}
+}
+
+func stage2(args []string) int {
+	if err := serve(args); err != nil {
+		// The host reads it when it asks why init is gone.
+		fmt.Fprintf(os.Stderr, "flow-sandbox: %v\n", err)
+		return exitSetup
+	}
+	return 0
+}
+
+func serve(args []string) error {
+	if len(args) != 2 {
+		return errors.New("this is a sandbox's init; flow starts it, people do not")
+	}
+	// Before any command exists: nobody inside may look into this process.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return step(err, "set undumpable")
+	}
+	exe, err := strconv.Atoi(args[0])
+	if err != nil {
+		return step(err, "parse the binary's descriptor")
+	}
+	unix.Close(exe)
+	unix.CloseOnExec(controlFD)
+	if err := clearInherited(); err != nil {
+		return err
+	}
+	s := &server{root: args[1] == "true", execs: map[uint64]*running{}, first: map[int]*running{}}
+	s.forked = sync.NewCond(&s.mu)
+	if s.root {
+		// Names are looked up with the rights of the commands. Of this thread only,
+		// which is the one that looks up.
+		if err := errors.Join(unix.Setfsgid(UserID), unix.Setfsuid(UserID)); err != nil {
+			return step(err, "set fsuid")
+		}
+	}
+	if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return step(err, "open /dev/null")
+	}
+	// A handler for every signal: a command of the same uid could otherwise end us
+	// with `kill 1`. (Ignoring them would be inherited by the commands.)
+	signal.Notify(make(chan os.Signal, 1))
+	go s.reap()
+	if _, err := unix.Write(controlFD, []byte{msgReady}); err != nil {
+		return step(err, "say ready")
+	}
+	return s.loop()
+}
+
+// loop serves requests until the host's end of the socket is closed. Our return
+// ends pid 1, and with it every process inside.
+func (s *server) loop() error {
+	buf, oob := make([]byte, 2*maxInline), make([]byte, unix.CmsgSpace(4*8))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(controlFD, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return step(err, "receive a request")
+		}
+		if n == 0 {
+			return nil
+		}
+		fds, err := receivedFDs(oob[:oobn])
+		if err != nil {
+			return step(err, "receive descriptors")
+		}
+		if err := s.handle(buf[0], buf[1:n], fds); err != nil {
+			return err
+		}
+	}
+}
+
+// handle does one request. An error means that host and init no longer
+// understand each other, which ends the sandbox.
+func (s *server) handle(kind byte, body []byte, fds []int) error {
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	switch kind {
+	case msgKill:
+		var r killRequest
+		if err := r.parse(body); err != nil {
+			return step(err, "parse a kill request")
+		}
+		s.kill(r)
+		return nil
+	case msgExecBig:
+		if len(fds) == 0 {
+			return step(unix.EBADMSG, "receive a large request")
+		}
+		var err error
+		if body, err = readAll(fds[len(fds)-1]); err != nil {
+			return step(err, "read a large request")
+		}
+		fallthrough
+	case msgExec:
+		var r execRequest
+		if err := r.parse(body); err != nil {
+			return step(err, "parse a request")
+		}
+		s.exec(&r, fds)
+		return nil
+	}
+	return step(unix.EBADMSG, "understand request %q", kind)
+}
+
+// readAll reads a memfd from its start.
+func readAll(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	b := make([]byte, st.Size)
+	for n := 0; n < len(b); {
+		k, err := unix.Pread(fd, b[n:], int64(n))
+		if err != nil || k == 0 {
+			return nil, errors.Join(err, errTruncated)
+		}
+		n += k
+	}
+	return b, nil
+}
+
+func reply(r *execResult) {
+	// If the host is gone the loop notices; there is nobody to tell here.
+	_, _ = unix.Write(controlFD, r.append([]byte{msgResult}))
+}
+
+// reap waits for every child, also for the orphans that the kernel hands to pid 1.
+func (s *server) reap() {
+	for {
+		s.mu.Lock()
+		forks := s.forks
+		s.mu.Unlock()
+		var ws unix.WaitStatus
+		var ru unix.Rusage
+		pid, err := unix.Wait4(-1, &ws, 0, &ru)
+		if err != nil {
+			if errors.Is(err, unix.ECHILD) {
+				s.mu.Lock()
+				for s.forks == forks {
+					s.forked.Wait()
+				}
+				s.mu.Unlock()
+			}
+			continue
+		}
+		s.mu.Lock()
+		r := s.first[pid]
+		delete(s.first, pid)
+		s.mu.Unlock()
+		if r != nil {
+			s.finish(r, resultOf(r, ws, &ru))
+		}
+	}
+}
+
+func resultOf(r *running, ws unix.WaitStatus, ru *unix.Rusage) *execResult {
+	res := &execResult{
+		ID: r.id, PID: r.pid,
+		User:   time.Duration(syscall.TimevalToNsec(syscall.Timeval(ru.Utime))),
+		System: time.Duration(syscall.TimevalToNsec(syscall.Timeval(ru.Stime))),
+		MaxRSS: ru.Maxrss << 10,
+	}
+	if ws.Signaled() {
+		res.Signal = int(ws.Signal())
+		res.Code = 128 + res.Signal
+	} else {
+		res.Code = ws.ExitStatus()
+	}
+	return res
+}

@@ -1,0 +1,272 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"flowrun.dev/flow/checkpoint"
+	"flowrun.dev/flow/sandbox"
+)
+
+// Steps of the start that the host does; explain tells them apart.
+const (
+	opExecuteSelf = "start init in new namespaces"
+	opReady       = "wait for init"
+)
+
+// makeHome makes the home tree where there is none, and gives what it made to the
+// commands' user.
+func (s *Sandbox) makeHome() error {
+	for _, dir := range [...]string{s.home, filepath.Join(s.home, "workspace")} {
+		err := os.Mkdir(dir, 0o755)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // whatever the umask is
+		}
+		if err == nil && s.ids.root {
+			err = os.Lchown(dir, UserID, UserID)
+		}
+		if err != nil {
+			return step(err, "make the home tree")
+		}
+	}
+	return nil
+}
+
+// start makes init and waits until it is ready.
+func (s *Sandbox) start(ctx context.Context, spec sandbox.Spec, o Options) (err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return step(err, "make the control socket")
+	}
+	hostEnd, initEnd := os.NewFile(uintptr(fds[0]), "sandbox"), os.NewFile(uintptr(fds[1]), "init")
+	defer hostEnd.Close() // FileConn makes a copy
+	defer initEnd.Close()
+	stderr, stderrWrite, err := os.Pipe()
+	if err != nil {
+		return step(err, "make init's error pipe")
+	}
+	defer stderrWrite.Close()
+	conn, err := net.FileConn(hostEnd)
+	if err != nil {
+		stderr.Close()
+		return step(err, "open the control socket")
+	}
+	s.conn, s.stderr = conn.(*net.UnixConn), stderr
+	if err := s.spawn(spec, initEnd, stderrWrite); err != nil {
+		s.conn.Close()
+		stderr.Close()
+		return err
+	}
+	// From here on the process exists and wait closes what it holds. Our copies of
+	// init's ends must be gone, or we would never see them end.
+	initEnd.Close()
+	stderrWrite.Close()
+	stop := context.AfterFunc(ctx, func() { s.kill() })
+	err = s.configure(spec, o)
+	if err == nil {
+		err = s.awaitReady()
+	}
+	if !stop() && ctx.Err() != nil {
+		err = step(context.Cause(ctx), opReady)
+	}
+	if err != nil {
+		s.kill()
+		<-s.done
+		return err
+	}
+	go s.receive()
+	return nil
+}
+
+// spawn executes this binary as stage 1. The thread that makes a child is the one
+// whose end PDEATHSIG means, so a goroutine holds its thread as long as init lives,
+// and waits on it.
+func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
+	uid, gid := s.ids.maps(os.Geteuid(), os.Getegid())
+	attr := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		UidMappings: uid, GidMappings: gid,
+		Pdeathsig: syscall.SIGKILL,
+		Setsid:    true, // a Ctrl-C at flow's terminal is flow's to handle
+	}
+	if spec.Network == sandbox.NetworkNone {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if s.ids.root {
+		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+		attr.GidMappingsEnableSetgroups = true
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return step(err, "open %s", os.DevNull)
+	}
+	defer null.Close()
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p, err := os.StartProcess("/proc/self/exe", []string{"flow-sandbox", argStage1}, &os.ProcAttr{
+			Dir: "/", Env: initEnv(), Files: []*os.File{null, null, stderr, socket}, Sys: attr,
+		})
+		s.process = p
+		started <- err
+		if err == nil {
+			s.wait()
+		}
+	}()
+	err = <-started
+	return step(err, opExecuteSelf)
+}
+
+// configure tells stage 1 what to build.
+func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return step(err, "find flow's binary")
+	}
+	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname}
+	if c.Network {
+		// A copy: the file is often a link to somewhere that is not visible inside.
+		if c.Resolv, err = readLimited("/etc/resolv.conf", maxInline); err != nil {
+			return step(err, "read /etc/resolv.conf")
+		}
+	}
+	var fds []int
+	if s.ids.root {
+		fds, err = s.ownMounts(exe, o)
+		defer func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}()
+		if err != nil {
+			return err
+		}
+	} else {
+		c.Home, c.Exe = s.home, exe
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return step(err, "encode the configuration")
+	}
+	_, _, err = s.conn.WriteMsgUnix(append([]byte{msgConfig}, b...), unix.UnixRights(fds...), nil)
+	return step(err, "send the configuration")
+}
+
+// readLimited reads a file of the host; one that does not exist is empty.
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// ownMounts makes, with root's rights, the detached mounts of the home tree and of
+// the binary.
+func (s *Sandbox) ownMounts(exe string, o Options) (fds []int, err error) {
+	home, err := cloneTree(s.home, attrsShown, 0)
+	if err != nil {
+		return nil, err
+	}
+	fds = append(fds, home)
+	s.owner = &checkpoint.Owner{UID: UserID, GID: UserID}
+	err = s.mapIDs(home)
+	if o.noIDMappedMount {
+		err = unix.EINVAL
+	}
+	if err != nil {
+		s.reason = fmt.Sprintf("idmapped mounts are refused for %s (%v): the tree is owned by id %d on disk", s.home, err, s.ids.base+UserID)
+		s.owner = &checkpoint.Owner{UID: s.ids.base + UserID, GID: s.ids.base + UserID}
+		if o.noIDMappedMount {
+			unix.Close(home)
+			if fds[0], err = cloneTree(s.home, attrsShown, 0); err != nil {
+				return nil, err
+			}
+		}
+		if err := chownTree(s.home, s.owner.UID); err != nil {
+			return fds, err
+		}
+	}
+	self, err := cloneTree(exe, attrsRead, 0)
+	if err != nil {
+		return fds, err
+	}
+	return append(fds, self), nil
+}
+
+// mapIDs makes a detached mount show files of id N on disk as id N inside.
+func (s *Sandbox) mapIDs(mount int) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.process.Pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd()),
+	})
+}
+
+// chownTree gives a tree to id, links themselves and not what they name. Nothing
+// runs in it yet.
+func chownTree(root string, id int) error {
+	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, id, id)
+	})
+	return step(err, "give the home tree to id %d", id)
+}
+
+// awaitReady reads stage 1's verdict.
+func (s *Sandbox) awaitReady() error {
+	buf := make([]byte, 64<<10)
+	n, err := s.conn.Read(buf)
+	switch {
+	case err != nil || n == 0:
+		return step(errors.Join(errors.New("it ended while it was set up"), s.lastWords()), opReady)
+	case buf[0] == msgReady:
+		return nil
+	case buf[0] != msgFailed:
+		return step(unix.EBADMSG, opReady)
+	}
+	var f failure
+	if err := json.Unmarshal(buf[1:n], &f); err != nil {
+		return step(err, opReady)
+	}
+	if f.Errno != 0 {
+		return &stepError{op: f.Op, err: unix.Errno(f.Errno)}
+	}
+	return &stepError{op: f.Op, err: errors.New(f.Text)}
+}
+
+// lastWords is what init wrote to its standard error, as an error; nil for nothing.
+func (s *Sandbox) lastWords() error {
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text := strings.TrimSpace(s.words); text != "" {
+		return errors.New(text)
+	}
+	return nil
+}

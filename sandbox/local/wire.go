@@ -1,0 +1,208 @@
+package local
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// Kinds of messages, the first byte of each. Both ends are the same binary, so
+// there is no version.
+const (
+	msgConfig  = 'c' // host → stage 1: JSON of config, with descriptors
+	msgExec    = 'x' // host → init: execRequest, with descriptors
+	msgExecBig = 'X' // the same, its body in a memfd, the last descriptor
+	msgKill    = 'k' // host → init: killRequest
+	msgReady   = 'R' // init → host
+	msgFailed  = 'E' // stage 1 → host: JSON of failure
+	msgResult  = 'r' // init → host: execResult
+)
+
+// maxInline is the largest body that is sent in the message itself. A SEQPACKET
+// message must fit into the socket's buffer (net.core.wmem_default, 208 KiB).
+const maxInline = 32 << 10
+
+// config is what stage 1 needs to know.
+type config struct {
+	Root     bool   `json:"root"` // the range map: commands switch to UserID
+	Network  bool   `json:"network"`
+	Hostname string `json:"hostname"`
+	Home     string `json:"home,omitempty"` // host path; as root a descriptor instead
+	Exe      string `json:"exe,omitempty"`  // host path; as root a descriptor instead
+	Resolv   []byte `json:"resolv,omitempty"`
+}
+
+// failure is why stage 1 gave up.
+type failure struct {
+	Op    string `json:"op"`
+	Errno int    `json:"errno"`
+	Text  string `json:"text"`
+}
+
+type execRequest struct {
+	ID        uint64
+	Argv, Env []string
+	Dir       string
+	// Has says which of stdin, stdout, stderr are passed; the others are /dev/null.
+	Has [3]bool
+}
+
+type killRequest struct {
+	ID    uint64
+	Grace time.Duration
+}
+
+// How an exec was refused by init.
+const (
+	refusedNot      = iota // it ran
+	refusedInvalid         // the request is wrong: the working directory
+	refusedResource        // the place is in trouble
+)
+
+type execResult struct {
+	ID           uint64
+	PID          int
+	Code, Signal int
+	Killed       bool
+	Leftover     int
+	User, System time.Duration
+	MaxRSS       int64
+	Refused      int
+	Why          string
+}
+
+var errTruncated = errors.New("truncated message")
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendStrings(b []byte, l []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(l)))
+	for _, s := range l {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func (r *execRequest) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, r.ID)
+	for _, has := range r.Has {
+		b = appendBool(b, has)
+	}
+	b = appendString(b, r.Dir)
+	b = appendStrings(b, r.Argv)
+	return appendStrings(b, r.Env)
+}
+
+func (r *execRequest) parse(b []byte) error {
+	d := decoder{b: b}
+	r.ID = d.uint()
+	for i := range r.Has {
+		r.Has[i] = d.bool()
+	}
+	r.Dir = d.string()
+	r.Argv = d.strings()
+	r.Env = d.strings()
+	return d.err
+}
+
+func (r *killRequest) append(b []byte) []byte {
+	return binary.AppendVarint(binary.AppendUvarint(b, r.ID), int64(r.Grace))
+}
+
+func (r *killRequest) parse(b []byte) error {
+	d := decoder{b: b}
+	r.ID = d.uint()
+	r.Grace = time.Duration(d.int())
+	return d.err
+}
+
+func (r *execResult) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, r.ID)
+	b = appendBool(b, r.Killed)
+	for _, v := range [...]int64{int64(r.PID), int64(r.Code), int64(r.Signal), int64(r.Leftover),
+		int64(r.User), int64(r.System), r.MaxRSS, int64(r.Refused)} {
+		b = binary.AppendVarint(b, v)
+	}
+	return appendString(b, r.Why)
+}
+
+func (r *execResult) parse(b []byte) error {
+	d := decoder{b: b}
+	r.ID = d.uint()
+	r.Killed = d.bool()
+	r.PID, r.Code, r.Signal, r.Leftover = int(d.int()), int(d.int()), int(d.int()), int(d.int())
+	r.User, r.System, r.MaxRSS, r.Refused = time.Duration(d.int()), time.Duration(d.int()), d.int(), int(d.int())
+	r.Why = d.string()
+	return d.err
+}
+
+// decoder reads what the append functions wrote. After an error everything is zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	return v * d.skip(n)
+}
+
+func (d *decoder) int() int64 {
+	v, n := binary.Varint(d.b)
+	return v * int64(d.skip(n))
+}
+
+// skip drops n bytes and returns 1, or records the error and returns 0.
+func (d *decoder) skip(n int) uint64 {
+	if d.err != nil || n <= 0 || n > len(d.b) {
+		d.err, d.b = errTruncated, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return 1
+}
+
+func (d *decoder) bool() bool {
+	if len(d.b) == 0 {
+		d.skip(1)
+		return false
+	}
+	v := d.b[0] != 0
+	d.skip(1)
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uint()
+	if n > uint64(len(d.b)) {
+		d.skip(0)
+		return ""
+	}
+	s := string(d.b[:n])
+	if n > 0 {
+		d.skip(int(n))
+	}
+	return s
+}
+
+func (d *decoder) strings() []string {
+	n := d.uint()
+	if n > uint64(len(d.b)) { // each takes a byte at least
+		d.skip(0)
+		return nil
+	}
+	l := make([]string, 0, n)
+	for range n {
+		l = append(l, d.string())
+	}
+	return l
+}
