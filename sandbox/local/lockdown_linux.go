@@ -35,6 +35,10 @@ func dropPrivileges(root bool) error {
 			return step(err, "drop capability %d", c)
 		}
 	}
+	// What the host gave us for the set-up does not go on.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return step(err, "clear ambient capabilities")
+	}
 	for c := uintptr(0); c <= 63; c++ {
 		if keep>>c&1 == 0 {
 			continue

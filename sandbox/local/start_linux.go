@@ -25,6 +25,12 @@ const (
 	opReady       = "wait for init"
 )
 
+// setUpCaps are what stage 1 needs where it is not uid 0 of the namespace, and so
+// would lose them at execve: mounts, limits of namespaces, the loopback interface,
+// and to drop and hand on capabilities.
+var setUpCaps = [...]uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP,
+	unix.CAP_KILL, unix.CAP_SYS_PTRACE}
+
 // makeHome makes the home tree where there is none, and gives what it made to the
 // commands' user.
 func (s *Sandbox) makeHome() error {
@@ -110,6 +116,8 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 	if s.ids.root {
 		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
 		attr.GidMappingsEnableSetgroups = true
+	} else {
+		attr.AmbientCaps = setUpCaps[:]
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
