@@ -73,7 +73,7 @@ func NewTracker(root string, opts Options) *Tracker {
 func (t *Tracker) forget() {
 	t.top = &node{e: Entry{Kind: KindDir}}
 	t.last = &Manifest{}
-	t.unconfirmed = map[Hash]struct{}{}
+	t.unconfirmed = nil
 }
 
 // Root is the directory of the tree.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"unsafe"
 
@@ -180,7 +181,12 @@ func (k *walkWorker) dir(j dirJob) error {
 		}
 		own = true
 	}
-	if own {
+	if !own {
+		// The root's descriptor serves several walks.
+		if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
+			return pathError("read directory", ".", err)
+		}
+	} else {
 		defer unix.Close(fd)
 		st, err := statFd(fd)
 		if err != nil {
