@@ -250,7 +250,7 @@ func (s *Sandbox) wait() {
 	// Everything inside has ended, so the pipe has no writer any more, but perhaps a
 	// child of flow that another goroutine has forked and that has not executed yet.
 	_ = s.stderr.SetReadDeadline(time.Now().Add(time.Second)) // a pipe has deadlines
-	text, _ := io.ReadAll(io.LimitReader(s.stderr, 8<<10)) // half an answer is one too
+	text, _ := io.ReadAll(io.LimitReader(s.stderr, 8<<10))    // half an answer is one too
 	s.stderr.Close()
 	s.conn.Close()
 	s.mu.Lock()

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"sort"
 	"strings"
@@ -57,6 +56,19 @@ func (d Dir) Open(name string) (fs.File, error) {
 	return f, nil
 }
 
+// Stat implements fs.StatFS. Links are followed beneath the tree. Nothing is opened
+// for reading: a writer that waits at a fifo keeps waiting.
+func (d Dir) Stat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrInvalid}
+	}
+	info, err := d.stat(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	return info, nil
+}
+
 // ReadFile implements fs.ReadFileFS, at most MaxFile bytes.
 func (d Dir) ReadFile(name string) ([]byte, error) {
 	f, err := d.Open(name)
@@ -85,8 +97,8 @@ func (d Dir) ReadFile(name string) ([]byte, error) {
 	return b, nil
 }
 
-// Glob lists the files that match a doublestar pattern, sorted. Directories, and
-// links that lead outside or nowhere, are left out.
+// Glob lists the regular files that match a doublestar pattern, sorted, and links
+// to such. Links that lead outside or nowhere are left out.
 func (d Dir) Glob(pattern string) ([]string, error) {
 	clean := path.Clean(pattern)
 	if pattern == "" || strings.HasPrefix(clean, "/") || clean == ".." || strings.HasPrefix(clean, "../") {
@@ -101,17 +113,12 @@ func (d Dir) Glob(pattern string) ([]string, error) {
 	}
 	files := found[:0]
 	for _, name := range found {
-		if d.isFile(name) {
+		if info, err := d.Stat(name); err == nil && info.Mode().IsRegular() {
 			files = append(files, name)
 		}
 	}
 	sort.Strings(files)
 	return files, nil
-}
-
-func (d Dir) isFile(name string) bool {
-	info, err := fs.Stat(d, name)
-	return err == nil && !info.IsDir()
 }
 
 func kind(m fs.FileMode) string {
@@ -128,5 +135,7 @@ func kind(m fs.FileMode) string {
 	return "special"
 }
 
-var _ fs.ReadFileFS = Dir{}
-var _ fs.File = (*os.File)(nil)
+var (
+	_ fs.ReadFileFS = Dir{}
+	_ fs.StatFS     = Dir{}
+)

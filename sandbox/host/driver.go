@@ -1,0 +1,188 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	"flowrun.dev/flow/checkpoint"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/internal/beneath"
+	"flowrun.dev/flow/sandbox/internal/lookup"
+)
+
+// Options of the driver.
+type Options struct {
+	// Path is the PATH of commands, e.g. os.Getenv("PATH"). Empty: lookup.DefaultPath.
+	Path string
+}
+
+// Driver runs commands without isolation. It may be used by several goroutines.
+type Driver struct{ opts Options }
+
+// New returns the driver.
+func New(o Options) *Driver {
+	if o.Path == "" {
+		o.Path = lookup.DefaultPath
+	}
+	return &Driver{opts: o}
+}
+
+// Name is "host".
+func (d *Driver) Name() string { return "host" }
+
+func driverError(op string, class sandbox.Class, err error) *sandbox.Error {
+	return &sandbox.Error{Op: op, Class: class, Err: err}
+}
+
+// Probe runs a command in a temporary directory.
+func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
+	const op = "probe host driver"
+	dir, err := os.MkdirTemp("", "flow-probe-")
+	if err != nil {
+		return sandbox.Capabilities{}, driverError(op, sandbox.ClassInfrastructure, err)
+	}
+	defer os.RemoveAll(dir)
+	sb, err := d.Create(ctx, sandbox.Spec{ID: "probe", Dir: dir, Network: sandbox.NetworkFull})
+	if err != nil {
+		return sandbox.Capabilities{}, err
+	}
+	defer sb.Close(context.WithoutCancel(ctx))
+	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{"echo", "hello"}, Env: sb.BaseEnv()})
+	if err == nil && res.ExitCode != 0 {
+		err = driverError(op, sandbox.ClassInvalid, fmt.Errorf("run echo: exit code %d", res.ExitCode))
+	}
+	if err != nil {
+		return sandbox.Capabilities{}, err
+	}
+	return sandbox.Capabilities{
+		Driver: "host", Tier: sandbox.TierNone, Network: true,
+		Reason: "driver host runs commands on this machine without isolation",
+	}, nil
+}
+
+// Create makes the private home. Spec.Network must be "full".
+func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	op := "create sandbox " + s.ID
+	if s.Network != sandbox.NetworkFull {
+		e := driverError(op, sandbox.ClassInvalid, errors.New("driver host cannot run commands without network"))
+		e.Hint = "Set sandbox.network: full, or use driver local."
+		return nil, e
+	}
+	if !filepath.IsAbs(s.Dir) {
+		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("directory %q is not absolute", s.Dir))
+	}
+	home, tmp := filepath.Join(s.Dir, "home"), filepath.Join(s.Dir, "tmp")
+	for dir, mode := range map[string]os.FileMode{filepath.Join(home, "workspace"): 0o755, tmp: 0o700} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return nil, driverError(op, sandbox.ClassInfrastructure, err)
+		}
+	}
+	if err := keepDescriptors(); err != nil {
+		return nil, driverError(op, sandbox.ClassInfrastructure, fmt.Errorf("keep flow's descriptors from commands: %w", err))
+	}
+	shell := "/bin/sh"
+	if _, err := exec.LookPath("/bin/bash"); err == nil {
+		shell = "/bin/bash"
+	}
+	return &Sandbox{
+		id: s.ID, home: home,
+		env: []string{"PATH=" + d.opts.Path, "HOME=" + home, "USER=user", "LOGNAME=user", "SHELL=" + shell,
+			"LANG=C.UTF-8", "TERM=dumb", "TMPDIR=" + tmp},
+		tracker: checkpoint.NewTracker(home, checkpoint.Options{}),
+		done:    make(chan struct{}), running: map[int]context.CancelCauseFunc{},
+	}, nil
+}
+
+// Sandbox is a private home on this machine.
+type Sandbox struct {
+	id, home string
+	env      []string
+	tracker  *checkpoint.Tracker
+	done     chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	next    int
+	running map[int]context.CancelCauseFunc
+	execs   sync.WaitGroup
+}
+
+var _ sandbox.Sandbox = (*Sandbox)(nil)
+
+// Info describes the sandbox.
+func (s *Sandbox) Info() sandbox.Info {
+	return sandbox.Info{ID: s.id, Driver: "host", Tier: sandbox.TierNone}
+}
+
+// Home is Spec.Dir/home.
+func (s *Sandbox) Home() string { return s.home }
+
+// BaseEnv is PATH, HOME (the real one), USER, LOGNAME, SHELL, LANG, TERM and TMPDIR.
+func (s *Sandbox) BaseEnv() []string { return append([]string(nil), s.env...) }
+
+// Files reads beneath the workspace.
+func (s *Sandbox) Files() sandbox.Files { return beneath.Dir{Home: s.home, Sub: "workspace"} }
+
+// Done is closed by Close.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// Snapshot stores the home tree.
+func (s *Sandbox) Snapshot(ctx context.Context, st checkpoint.Store) (checkpoint.Snapshot, error) {
+	return s.tracker.Snapshot(ctx, st)
+}
+
+// Restore makes the home tree equal to m.
+func (s *Sandbox) Restore(ctx context.Context, st checkpoint.Store, m *checkpoint.Manifest) error {
+	return s.tracker.Restore(ctx, st, m)
+}
+
+var errClosed = errors.New("the sandbox was closed")
+
+// enter registers an exec, so that Close can end it and wait for it.
+func (s *Sandbox) enter(cancel context.CancelCauseFunc) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	s.next++
+	key := s.next
+	s.running[key] = cancel
+	s.execs.Add(1)
+	return func() {
+		s.mu.Lock()
+		delete(s.running, key)
+		s.mu.Unlock()
+		s.execs.Done()
+	}, nil
+}
+
+// Close kills what runs and waits for it.
+func (s *Sandbox) Close(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	for _, cancel := range s.running {
+		cancel(errClosed)
+	}
+	s.mu.Unlock()
+	if first {
+		go func() {
+			s.execs.Wait()
+			close(s.done)
+		}()
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, closeTimeout, fmt.Errorf("commands did not end within %v", closeTimeout))
+	defer cancel()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return driverError("close sandbox "+s.id, sandbox.ClassInfrastructure, context.Cause(ctx))
+	}
+}
