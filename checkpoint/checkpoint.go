@@ -119,7 +119,8 @@ type Store interface {
 
 // Batch collects new contents. Put may be called from several goroutines.
 type Batch interface {
-	// Put stores a content that is fully in memory.
+	// Put stores a content that is fully in memory. It does not keep the slice, and
+	// fails when h is not its hash.
 	Put(h Hash, content []byte) error
 	// PutReader stores a large content of unknown hash and returns hash and size.
 	PutReader(r io.Reader) (Hash, int64, error)

@@ -21,7 +21,8 @@ type scan struct {
 }
 
 type scanOptions struct {
-	lenient bool               // see walk.lenient
+	lenient bool               // record what cannot be read as unknown instead of failing
+	devices bool               // record devices as kind 0 instead of failing
 	keep    bool               // keep small contents in memory for storing
 	written map[string]written // hashes that are known because this process wrote them
 	foreign bool               // find foreign hardlinks
@@ -38,7 +39,7 @@ type written struct {
 func (t *Tracker) scan(ctx context.Context, k *keys, o scanOptions) (*scan, error) {
 	t.gen++
 	s := &scan{t: t, keys: k}
-	s.walk = walk{t: t, ctx: ctx, root: k.root, keys: k, gen: t.gen, start: time.Now().UnixNano(), lenient: o.lenient}
+	s.walk = walk{t: t, ctx: ctx, root: k.root, keys: k, gen: t.gen, start: time.Now().UnixNano(), devices: o.lenient || o.devices}
 	err := s.walk.run()
 	for _, w := range s.walk.done {
 		s.pends = append(s.pends, w.pends...)

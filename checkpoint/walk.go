@@ -48,7 +48,7 @@ type walk struct {
 	keys    *keys
 	gen     uint64
 	start   int64 // ns; see racyGuard
-	lenient bool  // record what cannot be read as unknown instead of failing
+	devices bool  // record devices as kind 0 instead of failing
 
 	mu      sync.Mutex
 	cond    sync.Cond
@@ -322,7 +322,7 @@ func (k *walkWorker) changed(fd int, parent, c *node, name string, st stat, kind
 		}
 		p.e.Target = target
 	case 0:
-		if !k.w.lenient {
+		if !k.w.devices {
 			return fmt.Errorf("read %q: it is a device, which cannot be stored: remove it or leave it out", p.e.Path)
 		}
 		p.racy = true
