@@ -2,10 +2,15 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"flowrun.dev/flow/workflow"
 )
+
+// ErrNotOwner is in the chain of a Journal's error when the caller does not own
+// the run (any more): it must stop at once and act on nothing.
+var ErrNotOwner = errors.New("this process does not own the run")
 
 // Journal keeps the events of one run that the caller owns. Called from the
 // loop's goroutine only.
