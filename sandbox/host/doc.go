@@ -20,8 +20,10 @@
 //     was started with another environment (env -i), one of another user (sudo), and
 //     one that is handed to a running service (systemd-run, docker run, at). On
 //     other systems only the process group is killed.
-//  4. Network "none" is refused (class invalid): nothing here could keep it.
-//     Spec.Hostname is without effect.
+//  4. Commands have this machine's network whatever Spec.Network says. "none" is
+//     the default of a workflow that says nothing, so Create cannot tell it from
+//     one that asks for none; Capabilities.NoNetwork is false for the preflight,
+//     which can. Spec.Hostname is without effect.
 //  5. kill -9 of flow leaves running commands alone (invariant 4): Linux has only
 //     PDEATHSIG for it, which a command's children do not inherit. The first
 //     process gets it; so what is left is a command's own children.

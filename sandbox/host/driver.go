@@ -61,17 +61,17 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 	}
 	return sandbox.Capabilities{
 		Driver: "host", Tier: sandbox.TierNone, Network: true,
-		Reason: "driver host runs commands on this machine without isolation",
+		Reason: "driver host runs commands on this machine without isolation, network included",
 	}, nil
 }
 
-// Create makes the private home. Spec.Network must be "full".
+// Create makes the private home.
 func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
 	op := "create sandbox " + s.ID
-	if s.Network != sandbox.NetworkFull {
-		e := driverError(op, sandbox.ClassInvalid, errors.New("driver host cannot run commands without network"))
-		e.Hint = "Set sandbox.network: full, or use driver local."
-		return nil, e
+	switch s.Network {
+	case "", sandbox.NetworkNone, sandbox.NetworkFull: // see the package comment
+	default:
+		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("unknown network %q", s.Network))
 	}
 	if !filepath.IsAbs(s.Dir) {
 		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("directory %q is not absolute", s.Dir))

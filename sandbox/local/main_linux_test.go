@@ -1,10 +1,15 @@
 package local
 
 import (
+	"context"
 	"os"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) {
@@ -12,4 +17,45 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// newDriver skips where the machine refuses sandboxes, and says why.
+func newDriver(t testing.TB, o Options) *Driver {
+	t.Helper()
+	o.Path = os.Getenv("PATH")
+	d := New(o)
+	if _, err := d.Probe(context.Background()); err != nil {
+		t.Skipf("no sandbox on this machine: %v", err)
+	}
+	return d
+}
+
+func subject(t *testing.T, o Options) sandboxtest.Subject {
+	return sandboxtest.Subject{
+		Driver: newDriver(t, o),
+		Lose: func(t *testing.T, sb sandbox.Sandbox) {
+			if err := syscall.Kill(sb.Info().PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Bomb: true,
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject { return subject(t, Options{}) })
+}
+
+// TestConformanceChown is root's way where the file system refuses idmapped mounts.
+func TestConformanceChown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root maps ids")
+	}
+	t.Parallel()
+	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject {
+		s := subject(t, Options{noIDMappedMount: true})
+		s.Bomb = false // once is enough
+		return s
+	})
 }

@@ -44,7 +44,7 @@ func (s *server) exec(r *execRequest, fds []int) {
 		refuse(refusedResource, "make a namespace for the command: %v", err)
 		return
 	}
-	tag, err := os.Readlink(tagLink)
+	tag, hold, err := ownTag()
 	if err != nil {
 		refuse(refusedResource, "read the command's namespace: %v", err)
 		return
@@ -52,7 +52,7 @@ func (s *server) exec(r *execRequest, fds []int) {
 	s.mu.Lock()
 	pid, err := s.fork(r, files)
 	if err == nil {
-		run := &running{id: r.ID, tag: tag, pid: pid, ended: make(chan struct{})}
+		run := &running{id: r.ID, tag: tag, hold: hold, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID], s.first[pid] = run, run
 		s.forks++
 		s.forked.Signal()
@@ -60,6 +60,7 @@ func (s *server) exec(r *execRequest, fds []int) {
 	s.mu.Unlock()
 	switch {
 	case err == nil:
+		return
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM):
 		refuse(refusedResource, "start %s: %v", r.Argv[0], err)
 	default:
@@ -69,6 +70,20 @@ func (s *server) exec(r *execRequest, fds []int) {
 		_, _ = unix.Write(int(files[2]), []byte(message))
 		reply(&res)
 	}
+	unix.Close(hold)
+}
+
+// ownTag reads the tag of this thread, and holds its namespace: the number of one
+// that has ended may be given to the next, whose processes would be taken for ours.
+func ownTag() (tag string, hold int, err error) {
+	if hold, err = unix.Open(tagLink, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return "", -1, err
+	}
+	if tag, err = os.Readlink(tagLink); err != nil {
+		unix.Close(hold)
+		return "", -1, err
+	}
+	return tag, hold, nil
 }
 
 // stdio picks the three descriptors of a command out of those that came.

@@ -32,9 +32,10 @@ type server struct {
 
 // running is one exec. Fields below pid are guarded by server.mu.
 type running struct {
-	id  uint64
-	tag string // of its UTS namespace, "uts:[…]"
-	pid int
+	id   uint64
+	tag  string // of its UTS namespace, "uts:[…]"
+	hold int    // descriptor that keeps that namespace until forget
+	pid  int
 
 	killed   bool      // a kill request came before its first process ended
 	deadline time.Time // when the grace of that request ends

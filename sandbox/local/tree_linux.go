@@ -44,6 +44,7 @@ func (s *server) finish(r *running, res *execResult) {
 func (s *server) forget(r *running, res *execResult) {
 	delete(s.execs, r.id)
 	res.Killed = r.killed
+	unix.Close(r.hold)
 	close(r.ended)
 }
 
