@@ -1,0 +1,151 @@
+package report
+
+import (
+	"strconv"
+	"time"
+
+	"flowrun.dev/flow/engine"
+)
+
+// narrator turns events into lines for people; plain prints all of them, tui
+// those that stay above its live picture.
+type narrator struct {
+	Style
+	t *tally
+	// starts: a line for the start of each step as well.
+	starts bool
+}
+
+// lines appends what an event has to say. The tally has seen the event.
+func (n *narrator) lines(dst []string, ev engine.Event) []string {
+	g := n.glyphs()
+	switch b := ev.Body.(type) {
+	case engine.RunStarted:
+		return append(dst, n.head())
+	case engine.RunResumed:
+		dst = append(dst, n.head()+g.sep+"resumed, attempt "+strconv.Itoa(b.Attempt))
+		for _, r := range b.Reset {
+			dst = append(dst, n.signed(g.again, toneWarn, r.Step, "runs again: "+clean(r.Reason)))
+		}
+		return dst
+	case engine.SandboxCreated:
+		line := "flow: sandbox " + clean(b.Driver)
+		if b.Tier != "" {
+			line += " (" + clean(b.Tier) + ")"
+		}
+		return append(dst, n.paint(toneDim, line))
+	case engine.ConditionEvaluated:
+		if b.Error != "" {
+			return append(dst, n.signed(g.failed, toneBad, b.Step, "condition: "+clean(b.Error)))
+		}
+	case engine.StepSkipped:
+		return append(dst, n.signed(g.skipped, toneDim, b.Step, "skipped: its condition is false"))
+	case engine.StepNotRun:
+		return append(dst, n.signed(g.notRun, toneDim, b.Step, "not run: "+clean(b.Reason)))
+	case engine.StepStarted:
+		if !n.starts {
+			break
+		}
+		what := ""
+		if b.Attempt > 1 {
+			what = "attempt " + strconv.Itoa(b.Attempt)
+		}
+		return append(dst, n.signed(g.running, toneLive, b.Step, what))
+	case engine.StepFinished:
+		return n.finished(dst, b)
+	case engine.RetryScheduled:
+		when := "attempt " + strconv.Itoa(b.Attempt) + " at " + b.At.UTC().Format("15:04:05Z") +
+			" (in " + duration(b.At.Sub(ev.At)) + ")"
+		return append(dst, n.signed(g.again, toneWarn, b.Step, when+": "+clean(b.Reason)))
+	case engine.CancelRequested:
+		return append(dst, n.paint(toneWarn, "flow: stopping ("+clean(b.Cause)+")"))
+	}
+	return dst
+}
+
+func (n *narrator) head() string {
+	line := "flow: run " + clean(n.t.run)
+	if n.t.workflow != "" {
+		line += n.glyphs().sep + clean(n.t.workflow)
+	}
+	return n.paint(toneName, line)
+}
+
+// signed is a line about a step: sign, id, and what happened.
+func (n *narrator) signed(sign string, t tone, step, what string) string {
+	line := n.paint(t, sign) + " " + n.paint(toneName, clean(step))
+	if what != "" {
+		line += n.glyphs().sep + what
+	}
+	return line
+}
+
+// finished: the step's line, and for one that did not succeed why, and what to do.
+func (n *narrator) finished(dst []string, b engine.StepFinished) []string {
+	o, sep := b.Outcome, n.glyphs().sep
+	lk := n.stepLook(o.Status)
+	what := duration(o.Duration)
+	if o.Status != engine.StepSucceeded {
+		what = lk.word + sep + what
+	}
+	if o.Class == engine.ClassExitCode {
+		what += sep + "exit code " + strconv.Itoa(o.ExitCode)
+	}
+	if o.ChangedCount > 0 {
+		what += sep + count(o.ChangedCount, "file") + " changed"
+	}
+	if a := o.Agent; a != nil {
+		what += sep + count(a.Turns, "turn")
+		if m := money(a.CostUSD); m != "" {
+			what += sep + m
+		}
+		if a.Denied > 0 {
+			what += sep + n.paint(toneWarn, count(a.Denied, "denied call"))
+		}
+	}
+	if o.Leftover > 0 {
+		what += sep + "leftover processes ended: " + strconv.Itoa(o.Leftover)
+	}
+	dst = append(dst, n.signed(lk.sign, lk.tone, b.Step, what))
+	if a := o.Agent; a != nil {
+		for i, d := range a.Denials {
+			if i == 10 {
+				dst = append(dst, n.paint(toneDim, "  and "+strconv.Itoa(len(a.Denials)-i)+" more denials; see flow show "+clean(n.t.run)))
+				break
+			}
+			dst = append(dst, "  "+n.paint(toneWarn, "denied:")+" "+clean(d.Tool)+": "+clean(d.Reason))
+		}
+	}
+	if o.Error != "" {
+		dst = append(dst, "  "+n.paint(toneBad, "error:")+" "+clean(o.Error))
+	}
+	if a := advice(o.Class); a != "" && o.Status != engine.StepSucceeded {
+		dst = append(dst, "  "+n.paint(toneDim, "do:")+" "+a)
+	}
+	return dst
+}
+
+// tail is the end of a run: why, how it goes on, and last the summary.
+func (n *narrator) tail(dst []string) []string {
+	st, cause := n.t.status()
+	if st != "" {
+		lk := n.runLook(st)
+		line := n.paint(lk.tone, lk.sign+" run "+lk.word)
+		if cause != "" {
+			line += ": " + clean(cause)
+		}
+		dst = append(dst, line)
+	}
+	if c := n.t.carryOn(); c != "" {
+		dst = append(dst, "continue with: "+n.paint(toneName, c))
+	}
+	return append(dst, n.t.summary(n.Style))
+}
+
+// elapsed of a step that runs.
+func elapsed(st *stepTally, now time.Time) time.Duration {
+	if st.status == engine.StepRunning && !st.started.IsZero() {
+		return max(now.Sub(st.started), 0)
+	}
+	return st.duration
+}

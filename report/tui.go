@@ -1,0 +1,3 @@
+package report
+
+func newTUI(cfg Config) Reporter { return newPlain(cfg) }
