@@ -313,8 +313,8 @@ func removeAll(root int, name string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 32<<10)
-	for {
+	var names []string
+	for buf := make([]byte, 32<<10); ; {
 		n, err := unix.Getdents(fd, buf)
 		if err != nil {
 			return fmt.Errorf("remove the staging directory %s: %w", name, err)
@@ -322,14 +322,11 @@ func removeAll(root int, name string) error {
 		if n <= 0 {
 			break
 		}
-		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
-		for _, c := range names {
-			if err := unix.Unlinkat(fd, c, 0); err != nil {
-				return fmt.Errorf("remove the staging directory %s: %w", name, err)
-			}
-		}
-		if _, err := unix.Seek(fd, 0, 0); err != nil {
-			return err
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+	for _, c := range names {
+		if err := unix.Unlinkat(fd, c, 0); err != nil {
+			return fmt.Errorf("remove the staging directory %s: %w", name, err)
 		}
 	}
 	return unix.Unlinkat(root, name, unix.AT_REMOVEDIR)

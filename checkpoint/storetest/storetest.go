@@ -132,7 +132,7 @@ func putAndOpen(t *testing.T, s checkpoint.Store) {
 func stream(t *testing.T, s checkpoint.Store) {
 	for _, c := range [][]byte{noise(5<<20 + 3), {}, []byte("small")} {
 		b := begin(t, s)
-		h, n, err := b.PutReader(iotestOneByteHead(c))
+		h, n, err := b.PutReader(shortFirst(c))
 		must(t, err)
 		if h != hash(c) || n != int64(len(c)) {
 			t.Fatalf("PutReader says %s and %d bytes, want %s and %d", h, n, hash(c), len(c))
@@ -142,8 +142,8 @@ func stream(t *testing.T, s checkpoint.Store) {
 	}
 }
 
-// iotestOneByteHead reads short first, as pipes do.
-func iotestOneByteHead(b []byte) io.Reader {
+// shortFirst reads short first, as pipes do.
+func shortFirst(b []byte) io.Reader {
 	n := min(1, len(b))
 	return io.MultiReader(bytes.NewReader(b[:n]), bytes.NewReader(b[n:]))
 }
