@@ -1,18 +1,27 @@
 package workflow
 
-// Expr is one compiled expression; Template a string with ${{ }} parts. Their
-// fields are private to this package; what callers use is:
-//
-//	(*Expr) Source() string
-//	(*Expr) Refs() []Ref                     the step fields that it reads
-//	(*Expr) UsesFiles() bool                 it calls files.*
-//	(*Expr) UsesStatus() bool                it calls success/failure/always/cancelled
-//	(*Expr) Eval(Vars) (any, error)          side-effect free; bounded
-//	(*Expr) EvalBool(Vars) (bool, error)
-//	(*Template) Source, Refs, UsesFiles, Eval (typed), EvalString
-//
-// A Ref names a step's field, so that a caller fetches only what is used
-// (stdout and stderr lie in blobs).
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+)
+
+// Expr is one compiled expression (expr-lang/expr), checked against the typed
+// variables of its place. Safe for concurrent use.
+type Expr struct {
+	source     string
+	program    *vm.Program
+	refs       []Ref
+	usesFiles  bool
+	usesStatus bool
+}
+
+// Ref names a step's field that an expression reads, so that a caller fetches
+// only what is used (stdout and stderr lie in blobs). Step is "self" for `self`.
 type Ref struct {
 	Step  string
 	Field string // status exit_code outputs stdout stderr duration attempts changed_files cost_usd
@@ -22,7 +31,7 @@ type Ref struct {
 type Vars struct {
 	Inputs map[string]any
 	Env    map[string]string
-	Steps  map[string]StepView // only finished steps; the others are absent
+	Steps  map[string]StepView // only finished steps; the others read as not_run
 	Run    RunView
 	Self   *StepView // in `outputs`
 	// Status functions.
@@ -61,10 +70,124 @@ type Files interface {
 	ReadFile(name string) ([]byte, error)
 }
 
-type exprPlaceholder struct{}
+// Source is the text as written.
+func (e *Expr) Source() string { return e.source }
 
-// Expr and Template: see above.
-type Expr struct{ _ exprPlaceholder }
+// Refs are the step fields that it reads, each once.
+func (e *Expr) Refs() []Ref { return e.refs }
 
-// Template is a string with ${{ }} parts.
-type Template struct{ _ exprPlaceholder }
+// UsesFiles reports whether it calls files.*.
+func (e *Expr) UsesFiles() bool { return e.usesFiles }
+
+// UsesStatus reports whether it calls success, failure, always or cancelled. An
+// `if` that does not means success() && (…).
+func (e *Expr) UsesStatus() bool { return e.usesStatus }
+
+// maxNodes bounds an expression; memoryBudget what one evaluation may build.
+const (
+	maxNodes     = 1000
+	memoryBudget = 1 << 20
+)
+
+// Eval computes the expression. It has no side effect.
+func (e *Expr) Eval(v Vars) (any, error) {
+	machine := vm.VM{MemoryBudget: memoryBudget}
+	out, err := machine.Run(e.program, values(e, v))
+	if err != nil {
+		return nil, fmt.Errorf("evaluate `%s`: %w", e.source, firstLine(err))
+	}
+	return out, nil
+}
+
+// EvalBool computes a condition.
+func (e *Expr) EvalBool(v Vars) (bool, error) {
+	out, err := e.Eval(v)
+	if err != nil {
+		return false, err
+	}
+	b, ok := out.(bool)
+	if !ok {
+		return false, fmt.Errorf("evaluate `%s`: the condition is %T, not a boolean", e.source, out)
+	}
+	return b, nil
+}
+
+// firstLine drops the source snippet that expr appends: our own has the position.
+func firstLine(err error) error {
+	s, _, cut := strings.Cut(err.Error(), "\n")
+	if !cut {
+		return err
+	}
+	return errors.New(s)
+}
+
+// statusFunctions are the functions that look at what ran before.
+var statusFunctions = map[string]bool{"success": true, "failure": true, "always": true, "cancelled": true}
+
+// uses walks a parsed expression and notes what it reads.
+type uses struct {
+	refs   []Ref
+	steps  map[string]bool
+	files  bool
+	status bool
+}
+
+func (u *uses) Visit(n *ast.Node) {
+	switch x := (*n).(type) {
+	case *ast.IdentifierNode:
+		u.status = u.status || statusFunctions[x.Value]
+		u.files = u.files || x.Value == "files"
+	case *ast.MemberNode:
+		field, ok := x.Property.(*ast.StringNode)
+		if !ok {
+			return
+		}
+		switch base := x.Node.(type) {
+		case *ast.IdentifierNode:
+			if base.Value == "self" {
+				u.add(Ref{"self", field.Value})
+			}
+			if base.Value == "steps" {
+				u.steps[field.Value] = true
+			}
+		case *ast.MemberNode:
+			id, ok := base.Node.(*ast.IdentifierNode)
+			step, isName := base.Property.(*ast.StringNode)
+			if ok && isName && id.Value == "steps" {
+				u.add(Ref{step.Value, field.Value})
+			}
+		}
+	}
+}
+
+func (u *uses) add(r Ref) {
+	for _, have := range u.refs {
+		if have == r {
+			return
+		}
+	}
+	u.refs = append(u.refs, r)
+}
+
+// compile checks an expression against its scope. The error is an *exprError
+// with the place inside the text.
+func compile(source string, sc *scope, asBool bool) (*Expr, error) {
+	u := &uses{steps: map[string]bool{}}
+	tree, err := parseExpr(source)
+	if err != nil {
+		return nil, place(err)
+	}
+	ast.Walk(&tree.Node, u)
+	if err := sc.known(u, source); err != nil {
+		return nil, err
+	}
+	opts := []expr.Option{expr.Env(sc.types(u)), expr.MaxNodes(maxNodes)}
+	if asBool {
+		opts = append(opts, expr.AsBool())
+	}
+	program, err := expr.Compile(source, opts...)
+	if err != nil {
+		return nil, place(err)
+	}
+	return &Expr{source: source, program: program, refs: u.refs, usesFiles: u.files, usesStatus: u.status}, nil
+}
