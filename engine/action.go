@@ -1,0 +1,62 @@
+package engine
+
+import "time"
+
+// Action is one thing that Decide wants. Node is an index into the plan's Nodes.
+// Each action but StopStep and Wake becomes an event; StartStep, StopStep, Wake
+// and the evaluation of a condition have an effect besides.
+type Action interface{ about() int }
+
+// EvaluateCondition asks for the value of a step's `if`; the answer is a
+// ConditionEvaluated.
+type EvaluateCondition struct{ Node int }
+
+// StartStep starts the attempt (counted over all resumes).
+type StartStep struct{ Node, Attempt int }
+
+// SkipStep: its own `if` was false.
+type SkipStep struct{ Node int }
+
+// NotRun: it will not run in this attempt of the run, for the reason given.
+type NotRun struct {
+	Node   int
+	Reason string
+}
+
+// ScheduleRetry: the coming attempt starts at At.
+type ScheduleRetry struct {
+	Node, Attempt int
+	At            time.Time
+	Reason        string
+}
+
+// StopStep ends a running step. It is repeated until the step has ended; the
+// first cause stands.
+type StopStep struct {
+	Node  int
+	Cause StopError
+}
+
+// CancelRun becomes a CancelRequested: the run's timeout is reached, or the grace
+// time after a signal is over.
+type CancelRun struct{ Cause string }
+
+// Wake: nothing more to do before At, unless something happens.
+type Wake struct{ At time.Time }
+
+// FinishRun ends the run.
+type FinishRun struct {
+	Status RunStatus
+	Class  Class
+	Cause  string
+}
+
+func (a EvaluateCondition) about() int { return a.Node }
+func (a StartStep) about() int         { return a.Node }
+func (a SkipStep) about() int          { return a.Node }
+func (a NotRun) about() int            { return a.Node }
+func (a ScheduleRetry) about() int     { return a.Node }
+func (a StopStep) about() int          { return a.Node }
+func (CancelRun) about() int           { return -1 }
+func (Wake) about() int                { return -1 }
+func (FinishRun) about() int           { return -1 }

@@ -1,0 +1,506 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+const (
+	// inboxEvery is how often the inbox is looked at without a wake-up: a person's
+	// `flow cancel` takes at most that long, and a run of 1 ms steps pays nothing.
+	inboxEvery = time.Second
+	// storeWithin bounds one append or checkpoint: a hanging disk is an error.
+	storeWithin = 5 * time.Minute
+)
+
+// Loop drives one run. Fill in the exported fields, then call Drive once. The
+// goroutine that calls Drive owns Run until Drive returns.
+type Loop struct {
+	Run       *Run
+	Journal   Journal
+	Runner    Runner
+	Clock     Clock
+	Observers []Observer
+	// Opening is RunStarted or RunResumed, stored together with the first start;
+	// nil when Run has it already.
+	Opening Body
+	// Env are the workflow's plain settings for expressions (EnvOf).
+	Env map[string]string
+	// Wakeups, when not nil, says that the inbox has something.
+	Wakeups <-chan struct{}
+
+	once    sync.Once
+	notify  chan struct{} // buffered 1: asked or emitted has something
+	results chan result
+
+	mu      sync.Mutex
+	asked   []string // causes, from Interrupt
+	emitted []Body   // from the Runner
+
+	// Below: the loop's goroutine only.
+	ctx     context.Context
+	now     time.Time
+	batch   []Event
+	actions []Action
+	starts  []StartStep
+	live    map[int]context.CancelCauseFunc // by node
+	refs    map[int][]workflow.Ref
+	wake    timer
+	tick    timer
+}
+
+type result struct {
+	node, attempt int
+	outcome       Outcome
+}
+
+// timer is an armed Clock.After.
+type timer struct {
+	at   time.Time
+	c    <-chan time.Time
+	stop func()
+}
+
+func (l *Loop) setup() {
+	l.notify = make(chan struct{}, 1)
+	l.results = make(chan result, 64)
+	l.live = map[int]context.CancelCauseFunc{}
+	l.refs = map[int][]workflow.Ref{}
+}
+
+// Interrupt asks the run to stop: cause is sigint, sigterm or user. The first call
+// ends the steps and leaves `finally` its grace time, a second one ends everything
+// at once. Safe from any goroutine, before, during and after Drive.
+func (l *Loop) Interrupt(cause string) {
+	l.once.Do(l.setup)
+	l.mu.Lock()
+	l.asked = append(l.asked, cause)
+	l.mu.Unlock()
+	l.poke()
+}
+
+func (l *Loop) poke() {
+	select {
+	case l.notify <- struct{}{}:
+	default:
+	}
+}
+
+// Drive runs the workflow to the end of this attempt and returns the run's
+// status. An error is an *Error: what the run wanted to remember could not be
+// stored (or somebody else owns the run: ErrNotOwner), so everything was stopped.
+// When ctx ends, everything is stopped as after two Interrupts. On return no step
+// runs and the sandbox is closed.
+func (l *Loop) Drive(ctx context.Context) (RunStatus, error) {
+	l.once.Do(l.setup)
+	l.ctx = context.WithoutCancel(ctx) // stopping steps goes through their own causes
+	defer l.disarm(&l.wake)
+	defer l.disarm(&l.tick)
+	err := l.drive(ctx)
+	if err != nil {
+		l.abandon(err)
+	}
+	closed := l.Runner.Close(l.ctx)
+	if err == nil && len(closed) > 0 {
+		err = l.store(closed)
+	}
+	if err != nil {
+		return RunInterrupted, asError(err)
+	}
+	return l.Run.Status, nil
+}
+
+// asError gives an error its class: whatever stops the loop is infrastructure.
+func asError(err error) error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return err
+	}
+	return &Error{Class: ClassInfrastructure, Err: err}
+}
+
+func (l *Loop) drive(ctx context.Context) error {
+	l.now = l.Clock.Now()
+	if l.Opening != nil {
+		if err := l.record(l.Opening); err != nil {
+			return err
+		}
+	}
+	l.arm(&l.tick, l.now.Add(inboxEvery))
+	done, outcomes := ctx.Done(), []result(nil)
+	for {
+		if err := l.turn(outcomes); err != nil {
+			return err
+		}
+		if l.Run.Status != RunRunning {
+			return nil
+		}
+		outcomes = outcomes[:0]
+		select {
+		case r := <-l.results:
+			outcomes = l.collect(append(outcomes, r))
+		case <-l.notify:
+		case <-l.wake.c:
+			l.wake.c = nil
+		case <-l.tick.c:
+			l.tick.c = nil
+			if err := l.inbox(); err != nil {
+				return err
+			}
+			l.arm(&l.tick, l.Clock.Now().Add(inboxEvery))
+		case <-l.Wakeups:
+			if err := l.inbox(); err != nil {
+				return err
+			}
+		case <-done:
+			done = nil
+			l.Interrupt("sigterm")
+			l.Interrupt("sigterm")
+		}
+		l.now = l.Clock.Now()
+	}
+}
+
+// collect takes all outcomes that are there: they share one append.
+func (l *Loop) collect(rs []result) []result {
+	for {
+		select {
+		case r := <-l.results:
+			rs = append(rs, r)
+		default:
+			return rs
+		}
+	}
+}
+
+// turn folds what happened, decides until only effects are left, makes all of it
+// durable in one append, and then acts.
+func (l *Loop) turn(outcomes []result) error {
+	emitted, asked := l.taken()
+	for _, b := range emitted {
+		if err := l.record(b); err != nil {
+			return err
+		}
+	}
+	for _, cause := range asked {
+		if err := l.record(CancelRequested{Cause: cause}); err != nil {
+			return err
+		}
+	}
+	if err := l.finish(outcomes); err != nil {
+		return err
+	}
+	if err := l.decide(); err != nil {
+		return err
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	return l.act()
+}
+
+func (l *Loop) taken() (emitted []Body, asked []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	emitted, asked = l.emitted, l.asked
+	l.emitted, l.asked = nil, nil
+	return emitted, asked
+}
+
+// record folds an event that the next flush makes durable. The Run is then ahead
+// of the journal, for as long as nothing is done about it.
+func (l *Loop) record(b Body) error {
+	e := Event{Seq: l.Run.Seq + 1, At: l.now.UTC(), Body: b}
+	if err := l.Run.Apply(e); err != nil {
+		return err
+	}
+	l.batch = append(l.batch, e)
+	return nil
+}
+
+// flush appends the batch and shows it to the observers.
+func (l *Loop) flush() error {
+	if len(l.batch) == 0 {
+		return nil
+	}
+	ctx, cancel := l.bounded("append events")
+	defer cancel()
+	if err := l.Journal.Append(ctx, l.batch); err != nil {
+		return fmt.Errorf("append events %d to %d of run %s: %w", l.batch[0].Seq, l.Run.Seq, l.Run.ID, err)
+	}
+	for _, e := range l.batch {
+		for _, o := range l.Observers {
+			o.Observe(e)
+		}
+	}
+	l.batch = nil // the journal may keep the slice
+	return nil
+}
+
+func (l *Loop) store(bodies []Body) error {
+	l.now = l.Clock.Now()
+	for _, b := range bodies {
+		if err := l.record(b); err != nil {
+			return err
+		}
+	}
+	return l.flush()
+}
+
+func (l *Loop) bounded(what string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(l.ctx, storeWithin, fmt.Errorf("%s: no answer within %s", what, storeWithin))
+}
+
+func (l *Loop) inbox() error {
+	ctx, cancel := l.bounded("read inbox")
+	defer cancel()
+	bodies, err := l.Journal.Inbox(ctx)
+	if err != nil {
+		return fmt.Errorf("read inbox of run %s: %w", l.Run.ID, err)
+	}
+	l.now = l.Clock.Now()
+	for _, b := range bodies {
+		if err := l.record(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish records ended attempts. With no other step running, the workspace is
+// stored first and the last of them names the checkpoint; the ones that ended
+// well come last.
+func (l *Loop) finish(outcomes []result) error {
+	if len(outcomes) == 0 {
+		return nil
+	}
+	for _, o := range outcomes {
+		delete(l.live, o.node)
+	}
+	slices.SortStableFunc(outcomes, func(a, b result) int { return order(a) - order(b) })
+	id, broken := "", error(nil)
+	if steps := l.toCover(outcomes); len(steps) > 0 {
+		last := &outcomes[len(outcomes)-1].outcome
+		id, last.Changed, last.ChangedCount, broken = l.checkpoint(steps)
+	}
+	for k, o := range outcomes {
+		f := StepFinished{Step: l.Run.plan.Nodes[o.node].Step.ID, Attempt: o.attempt, Outcome: o.outcome}
+		if k == len(outcomes)-1 {
+			f.Checkpoint = id
+		}
+		if err := l.record(f); err != nil {
+			return err
+		}
+	}
+	if broken == nil {
+		return nil
+	}
+	// The steps ended, but what they did is not stored: no later step may build on
+	// it. A resume runs them again.
+	if err := l.record(RunFinished{Status: RunFailed, Class: ClassInfrastructure, Cause: broken.Error()}); err != nil {
+		return err
+	}
+	return errors.Join(broken, l.flush())
+}
+
+func order(r result) int {
+	if r.outcome.Status == StepSucceeded {
+		return 1
+	}
+	return 0
+}
+
+// toCover are the steps whose changes a checkpoint taken now would hold; none
+// while a step runs (they share the tree), in finally, and after a hard stop.
+func (l *Loop) toCover(outcomes []result) []string {
+	if len(l.live) > 0 || l.Run.Hard || outcomes[0].node >= l.Run.finally {
+		return nil
+	}
+	var steps []string
+	for _, i := range l.Run.since {
+		steps = append(steps, l.Run.plan.Nodes[i].Step.ID)
+	}
+	for _, o := range outcomes {
+		steps = append(steps, l.Run.plan.Nodes[o.node].Step.ID)
+	}
+	return steps
+}
+
+func (l *Loop) checkpoint(steps []string) (string, []FileChange, int, error) {
+	ctx, cancel := l.bounded("store checkpoint")
+	defer cancel()
+	id, changed, count, err := l.Runner.Checkpoint(ctx, steps)
+	if err != nil {
+		err = fmt.Errorf("store checkpoint after step %s: %w", steps[len(steps)-1], err)
+	}
+	return id, changed, count, err
+}
+
+// decide asks until only effects are left. It ends: each round settles a node,
+// starts one, schedules a retry, or finishes the run.
+func (l *Loop) decide() error {
+	for {
+		var err error
+		if l.actions, err = decide(l.Run.plan, l.Run, l.now, l.actions); err != nil {
+			return err
+		}
+		changed := false
+		for _, a := range l.actions {
+			b := l.event(a)
+			if b == nil {
+				continue
+			}
+			changed = true
+			if err := l.record(b); err != nil {
+				return err
+			}
+			if s, ok := a.(StartStep); ok {
+				l.starts = append(l.starts, s)
+			}
+		}
+		if !changed {
+			return nil
+		}
+	}
+}
+
+// event is what an action becomes in the journal; nil for StopStep and Wake.
+func (l *Loop) event(a Action) Body {
+	id := ""
+	if i := a.about(); i >= 0 {
+		id = l.Run.plan.Nodes[i].Step.ID
+	}
+	switch a := a.(type) {
+	case EvaluateCondition:
+		return l.evaluate(a.Node, id)
+	case StartStep:
+		return StepStarted{Step: id, Attempt: a.Attempt}
+	case SkipStep:
+		return StepSkipped{Step: id}
+	case NotRun:
+		return StepNotRun{Step: id, Reason: a.Reason}
+	case ScheduleRetry:
+		return RetryScheduled{Step: id, Attempt: a.Attempt, At: a.At.UTC(), Reason: a.Reason}
+	case CancelRun:
+		return CancelRequested{Cause: a.Cause}
+	case FinishRun:
+		return RunFinished{Status: a.Status, Class: a.Class, Cause: a.Cause}
+	default:
+		return nil
+	}
+}
+
+// evaluate a step's `if`, on the workspace where it asks for files.
+func (l *Loop) evaluate(i int, id string) Body {
+	c := l.Run.conds.of(l.Run.plan.Nodes[i].Step)
+	vars, err := l.vars(i, c.UsesFiles())
+	if err != nil {
+		return ConditionEvaluated{Step: id, Error: err.Error()}
+	}
+	value, err := c.EvalBool(vars)
+	if err != nil {
+		return ConditionEvaluated{Step: id, Error: fmt.Sprintf("evaluate `if`: %v", err)}
+	}
+	return ConditionEvaluated{Step: id, Value: value}
+}
+
+func (l *Loop) vars(i int, files bool) (workflow.Vars, error) {
+	refs, ok := l.refs[i]
+	if !ok {
+		refs = RefsOf(l.Run.plan.Nodes[i].Step)
+		l.refs[i] = refs
+	}
+	src := Sources{Inputs: l.Run.Start.Inputs, Env: l.Env, Output: l.Runner.Output}
+	if files {
+		src.Files = l.Runner.Files()
+	}
+	return VarsFor(l.ctx, l.Run, i, refs, src)
+}
+
+// act carries out what the durable batch announced, and what needs no event.
+func (l *Loop) act() error {
+	for _, s := range l.starts {
+		l.start(s)
+	}
+	l.starts = l.starts[:0]
+	wake := time.Time{}
+	for _, a := range l.actions {
+		switch a := a.(type) {
+		case StopStep:
+			if stop, ok := l.live[a.Node]; ok {
+				stop(&a.Cause) // the first cause stands
+			}
+		case Wake:
+			wake = a.At
+		}
+	}
+	l.arm(&l.wake, wake)
+	return nil
+}
+
+// start runs one attempt in a goroutine whose end is its result.
+func (l *Loop) start(s StartStep) {
+	step := l.Run.plan.Nodes[s.Node].Step
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	l.live[s.Node] = cancel
+	vars, err := l.vars(s.Node, true)
+	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Options: l.Run.Start.Options}
+	started := l.now.UTC()
+	go func() {
+		defer cancel(nil)
+		r := result{node: s.Node, attempt: s.Attempt}
+		if err != nil {
+			r.outcome = Outcome{Status: StepFailed, Class: ClassInfrastructure, Error: err.Error(), Started: started}
+		} else {
+			r.outcome = l.Runner.Run(ctx, a, l.emit)
+		}
+		l.results <- r
+	}()
+}
+
+// emit keeps a fact for the next batch. It does not wake the loop: an append of
+// its own would cost a run of one short step a quarter of its time, and the inbox
+// tick comes within a second.
+func (l *Loop) emit(b Body) {
+	l.mu.Lock()
+	l.emitted = append(l.emitted, b)
+	l.mu.Unlock()
+}
+
+// abandon ends all steps after an error and waits for them. What they did is not
+// recorded: a resume runs them again.
+func (l *Loop) abandon(cause error) {
+	for _, stop := range l.live {
+		stop(&StopError{Status: StepInterrupted, Reason: fmt.Sprintf("the run cannot go on: %v", cause)})
+	}
+	for len(l.live) > 0 {
+		r := <-l.results
+		delete(l.live, r.node)
+	}
+}
+
+// arm lets t fire at a time; the zero time disarms it. A timer that is armed for
+// that time already is left alone, so that a deadline costs nothing per step.
+func (l *Loop) arm(t *timer, at time.Time) {
+	if t.c != nil && t.at.Equal(at) {
+		return
+	}
+	l.disarm(t)
+	if at.IsZero() {
+		return
+	}
+	t.at = at
+	t.c, t.stop = l.Clock.After(at.Sub(l.Clock.Now()))
+}
+
+func (l *Loop) disarm(t *timer) {
+	if t.c != nil {
+		t.stop()
+	}
+	t.c = nil
+}

@@ -1,0 +1,377 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+// Run is the fold of a run's events over its plan. Its exported fields are for
+// reading; nothing but Apply changes them. Not safe for concurrent use: the loop's
+// goroutine owns it.
+type Run struct {
+	ID     string
+	Status RunStatus // "" before the first event
+	// Class and Cause are those of the last RunFinished.
+	Class   Class
+	Cause   string
+	Attempt int // 1, +1 with each resume
+	// Start is the first event: the frozen definition, inputs and options. After a
+	// resume with accepted changes its Text and Files are the accepted ones.
+	Start     RunStarted
+	StartedAt time.Time // of the first event
+	// ActiveSince is the start of this attempt; the run's timeout counts from it.
+	ActiveSince time.Time
+	FinishedAt  time.Time // zero while running
+	Seq         int64     // of the newest event
+	Nodes       []NodeState
+	// CancelCause is sigint, sigterm, user or timeout; "" while nobody asked.
+	CancelCause string
+	CancelAt    time.Time
+	// Hard: asked again, or the grace time is over: nothing starts any more,
+	// `finally` included.
+	Hard bool
+	// Base is the checkpoint of the imported source, "" when there is none.
+	Base string
+	// Line are the checkpoints of the run's one line, oldest first.
+	Line []CheckpointAt
+	// Sandbox is the id of the living sandbox, as far as the events know.
+	Sandbox string
+
+	plan    *workflow.Plan
+	next    *workflow.Plan // given by Redefine, adopted by RunResumed
+	conds   conditions
+	wanted  []bool // nil without Options.Until
+	finally int    // index of the first finally node
+
+	running  nodeSet // steps and finally nodes with a process
+	ready    nodeSet // pending, needs ended well (or a status condition): may start
+	doomed   nodeSet // pending, will not run
+	retrying nodeSet
+	fresh    nodeSet // failed since the last decision: a retry may still be scheduled
+	since    []int   // ended since the newest checkpoint, in order of ending
+
+	open        int   // step nodes that have not ended
+	finallyNext int   // the first finally node that has not ended
+	failed      tally // of steps
+	failedFin   tally // of finally nodes
+	trail       []trailEntry
+}
+
+// NodeState is what the events say of one step; Nodes has the plan's indexes.
+type NodeState struct {
+	Status   StepStatus
+	Attempts int // over all resumes
+	Tries    int // since the last reset; what max_attempts counts
+	// Last is the newest attempt's outcome without its excerpts, command and
+	// denials (they are in the execution record; 10,000 steps stay small); nil
+	// before the first attempt ended.
+	Last *Outcome
+	// Condition is the result of `if`.
+	Condition Truth
+	// Reason says why a step was not run, or why its condition failed.
+	Reason  string
+	RetryAt time.Time // of a retrying step
+	// FirstStart of this round of tries; max_elapsed counts from it.
+	FirstStart time.Time
+	// Upstream is the index of a step that it needs, transitively, and that did
+	// not end well; -1 for none. Known once all needs have ended.
+	Upstream int
+
+	needs     int   // needs that have not ended
+	firstSeq  int64 // of the first start whose traces are in the workspace
+	endSeq    int64 // of the event with which it ended
+	excluded  bool  // Options.Until leaves it out
+	statusIf  bool  // its `if` decides on failures itself
+	condition bool  // it has an `if`
+}
+
+// Truth of a condition.
+type Truth uint8
+
+const (
+	TruthUnknown Truth = iota
+	TruthFalse
+	TruthTrue
+)
+
+// CheckpointAt is one checkpoint of the line: taken when Step ended, with event Seq.
+type CheckpointAt struct {
+	ID   string
+	Step string
+	Seq  int64
+}
+
+// Phase of a run.
+type Phase string
+
+const (
+	PhaseSteps   Phase = "steps"
+	PhaseFinally Phase = "finally"
+	PhaseDone    Phase = "done"
+)
+
+// NewRun returns the state before the first event.
+func NewRun(plan *workflow.Plan) *Run { return newRun(plan, compiled{}) }
+
+func newRun(plan *workflow.Plan, conds conditions) *Run {
+	r := &Run{conds: conds}
+	r.adopt(plan)
+	return r
+}
+
+// Plan is the plan that the run follows.
+func (r *Run) Plan() *workflow.Plan { return r.plan }
+
+// Node finds a step's state by its id.
+func (r *Run) Node(step string) (*NodeState, bool) {
+	i, ok := r.plan.ByID[step]
+	if !ok {
+		return nil, false
+	}
+	return &r.Nodes[i], true
+}
+
+// Phase of the run: steps, then finally, then done.
+func (r *Run) Phase() Phase {
+	switch {
+	case r.Status != RunRunning:
+		return PhaseDone
+	case r.open > 0:
+		return PhaseSteps
+	default:
+		return PhaseFinally
+	}
+}
+
+// Running is the number of steps with a process.
+func (r *Run) Running() int { return r.running.len }
+
+// Covered says whether a checkpoint of the line holds what the step did.
+func (r *Run) Covered(node int) bool {
+	n := &r.Nodes[node]
+	return n.endSeq > 0 && len(r.Line) > 0 && n.endSeq <= r.Line[len(r.Line)-1].Seq && r.endedWell(node)
+}
+
+// NewestCheckpoint is the newest of the line, the source's while there is none.
+func (r *Run) NewestCheckpoint() string {
+	if len(r.Line) > 0 {
+		return r.Line[len(r.Line)-1].ID
+	}
+	return r.Base
+}
+
+// Redefine announces the plan of accepted changes. The next event has to be the
+// RunResumed that carries their text; the run follows the new plan from there.
+func (r *Run) Redefine(plan *workflow.Plan) { r.next = plan }
+
+// adopt makes plan the run's plan; states are carried over by step id.
+func (r *Run) adopt(plan *workflow.Plan) {
+	old := map[string]NodeState{}
+	if r.plan != nil {
+		for i, n := range r.plan.Nodes {
+			old[n.Step.ID] = r.Nodes[i]
+		}
+	}
+	r.plan = plan
+	r.Nodes = make([]NodeState, len(plan.Nodes))
+	r.finally = len(plan.Nodes)
+	for i := range plan.Nodes {
+		node := &plan.Nodes[i]
+		if node.Finally && i < r.finally {
+			r.finally = i
+		}
+		n, ok := old[node.Step.ID]
+		if !ok {
+			n = NodeState{Status: StepPending, Upstream: -1}
+		}
+		c := r.conds.of(node.Step)
+		n.condition = c != nil
+		n.statusIf = c != nil && c.UsesStatus()
+		r.Nodes[i] = n
+	}
+	n := len(plan.Nodes)
+	r.running, r.ready, r.doomed = newNodeSet(n), newNodeSet(n), newNodeSet(n)
+	r.retrying, r.fresh = newNodeSet(n), newNodeSet(n)
+	r.since = nil
+	r.rebuild()
+}
+
+// rebuild computes what is derived from the nodes' states. Cost: the whole graph,
+// so only at the start and at a resume.
+func (r *Run) rebuild() {
+	r.ready.clear()
+	r.doomed.clear()
+	r.retrying.clear()
+	r.fresh.clear()
+	r.running.clear()
+	r.open, r.failed, r.failedFin = 0, tally{}, tally{}
+	r.exclude()
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		n.needs = 0
+		if !r.plan.Nodes[i].Finally {
+			for _, need := range r.plan.Nodes[i].Needs {
+				if !r.ended(need) {
+					n.needs++
+				}
+			}
+		}
+		switch {
+		case r.ended(i):
+			r.tallyOf(i).add(r, i, 1)
+		case n.Status == StepRunning:
+			r.running.add(i)
+		case n.Status == StepRetrying:
+			r.retrying.add(i)
+		}
+		if i < r.finally && !r.ended(i) {
+			r.open++
+			r.classify(i)
+		}
+	}
+	r.finallyNext = r.finally
+	r.skipEndedFinally()
+}
+
+// exclude marks the nodes that Options.Until leaves out: all that are neither the
+// named step nor needed by it.
+func (r *Run) exclude() {
+	until, ok := r.plan.ByID[r.Start.Options.Until]
+	for i := range r.Nodes {
+		r.Nodes[i].excluded = ok && i < r.finally
+	}
+	if !ok {
+		return
+	}
+	todo := []int{until}
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !r.Nodes[i].excluded {
+			continue
+		}
+		r.Nodes[i].excluded = false
+		todo = append(todo, r.plan.Nodes[i].Needs...)
+	}
+}
+
+func (r *Run) skipEndedFinally() {
+	for r.finallyNext < len(r.Nodes) && r.ended(r.finallyNext) {
+		r.finallyNext++
+	}
+}
+
+// ended: the node takes no further part in this attempt of the run.
+func (r *Run) ended(i int) bool {
+	switch r.Nodes[i].Status {
+	case StepPending, StepRunning, StepRetrying:
+		return false
+	}
+	return true
+}
+
+// endedWell: it counts as done for what follows. A failure with
+// continue_on_error does (language: Steps); an interruption never does.
+func (r *Run) endedWell(i int) bool {
+	switch r.Nodes[i].Status {
+	case StepSucceeded, StepIsSkipped:
+		return true
+	case StepFailed, StepTimedOut:
+		return r.plan.Nodes[i].Step.ContinueOnError
+	}
+	return false
+}
+
+// blame is the step that a dependent of i has to name, -1 when all is well.
+// Success is transitive: a step that ran on in spite of a failure (always()) does
+// not hide it from what needs the step.
+func (r *Run) blame(i int) int {
+	switch n := &r.Nodes[i]; {
+	case n.Upstream >= 0:
+		return n.Upstream
+	case r.endedWell(i):
+		return -1
+	default:
+		return i
+	}
+}
+
+// classify puts a pending step whose needs have all ended where Decide looks for it.
+func (r *Run) classify(i int) {
+	n := &r.Nodes[i]
+	if n.Status != StepPending || n.needs > 0 {
+		return
+	}
+	n.Upstream = -1
+	for _, need := range r.plan.Nodes[i].Needs {
+		if b := r.blame(need); b >= 0 {
+			n.Upstream = b
+			break
+		}
+	}
+	if n.excluded || n.Upstream >= 0 && !n.statusIf {
+		r.doomed.add(i)
+	} else {
+		r.ready.add(i)
+	}
+}
+
+// end settles a node: what needs it may go on.
+func (r *Run) end(i int, seq int64) {
+	n := &r.Nodes[i]
+	n.endSeq = seq
+	r.tallyOf(i).add(r, i, 1)
+	if i >= r.finally {
+		r.skipEndedFinally()
+		return
+	}
+	r.open--
+	for _, d := range r.plan.Nodes[i].Dependents {
+		if d >= r.finally {
+			continue // finally nodes wait for all steps
+		}
+		if dep := &r.Nodes[d]; dep.needs > 0 {
+			dep.needs--
+			r.classify(d)
+		}
+	}
+}
+
+// unend takes an end back: a retry was scheduled, before anything followed from it.
+func (r *Run) unend(i int) {
+	r.tallyOf(i).add(r, i, -1)
+	r.Nodes[i].endSeq = 0
+	if i >= r.finally {
+		r.finallyNext = min(r.finallyNext, i)
+		return
+	}
+	r.open++
+	for _, d := range r.plan.Nodes[i].Dependents {
+		if d < r.finally {
+			r.Nodes[d].needs++
+			r.ready.remove(d)
+			r.doomed.remove(d)
+		}
+	}
+}
+
+func (r *Run) tallyOf(i int) *tally {
+	if i >= r.finally {
+		return &r.failedFin
+	}
+	return &r.failed
+}
+
+// Replay folds recorded events. The plan is that of the newest definition; with a
+// RunResumed that changed the definition in between, replay in parts with Redefine.
+func Replay(plan *workflow.Plan, events []Event) (*Run, error) {
+	r := NewRun(plan)
+	for _, e := range events {
+		if err := r.Apply(e); err != nil {
+			return nil, fmt.Errorf("replay run %s: %w", r.ID, err)
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,435 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// TransitionError is an event that is impossible in the state that the earlier
+// events led to. It names what happened to the step before.
+type TransitionError struct {
+	Seq     int64
+	Event   string // type
+	Step    string // "" for an event of the run
+	State   string
+	History string
+}
+
+func (e *TransitionError) Error() string {
+	where := "run"
+	if e.Step != "" {
+		where = "step " + e.Step
+	}
+	return fmt.Sprintf("apply event %d (%s): impossible for %s, which is %s; its history: %s", e.Seq, e.Event, where, e.State, e.History)
+}
+
+// trailEntry remembers an event for the history in an error: 24 bytes an event.
+type trailEntry struct {
+	seq     int64
+	kind    string
+	node    int32 // -1 for the run
+	attempt int32
+}
+
+// Apply folds one event: the only thing that changes a Run. An error is a
+// *TransitionError, or says that the sequence has a gap; the Run is then unusable.
+// Cost: the needs and dependents of the event's step, except for RunStarted and
+// RunResumed (the whole graph).
+func (r *Run) Apply(e Event) error {
+	if e.Seq != r.Seq+1 {
+		return fmt.Errorf("apply event %d: the one before is %d: an event is missing or came twice", e.Seq, r.Seq)
+	}
+	node, attempt, err := r.place(e)
+	if err != nil {
+		return err
+	}
+	if state, ok := r.move(e, node); !ok {
+		return r.impossible(e, node, state)
+	}
+	r.Seq = e.Seq
+	r.trail = append(r.trail, trailEntry{seq: e.Seq, kind: e.Body.Type(), node: int32(node), attempt: int32(attempt)})
+	return nil
+}
+
+// place finds the node that an event is about, -1 for the run.
+func (r *Run) place(e Event) (node, attempt int, err error) {
+	var step string
+	switch b := e.Body.(type) {
+	case ConditionEvaluated:
+		step = b.Step
+	case StepSkipped:
+		step = b.Step
+	case StepNotRun:
+		step = b.Step
+	case StepStarted:
+		step, attempt = b.Step, b.Attempt
+	case StepFinished:
+		step, attempt = b.Step, b.Attempt
+	case RetryScheduled:
+		step, attempt = b.Step, b.Attempt
+	default:
+		return -1, 0, nil
+	}
+	i, ok := r.plan.ByID[step]
+	if !ok {
+		return -1, 0, fmt.Errorf("apply event %d (%s): the workflow has no step %q", e.Seq, e.Body.Type(), step)
+	}
+	return i, attempt, nil
+}
+
+// move dispatches to the named transitions. It returns the state in words when
+// the event is impossible in it.
+func (r *Run) move(e Event, i int) (state string, ok bool) {
+	if i >= 0 {
+		n := &r.Nodes[i]
+		if r.Status != RunRunning {
+			return "part of a run that is " + stateOf(r.Status), false
+		}
+		switch b := e.Body.(type) {
+		case ConditionEvaluated:
+			ok = r.evaluated(i, e.Seq, b)
+		case StepSkipped:
+			ok = r.skip(i, e.Seq)
+		case StepNotRun:
+			ok = r.notRun(i, e.Seq, b.Reason)
+		case StepStarted:
+			ok = r.start(i, e, b.Attempt)
+		case StepFinished:
+			ok = r.finished(i, e.Seq, b)
+		case RetryScheduled:
+			ok = r.scheduleRetry(i, b)
+		}
+		return fmt.Sprintf("%s after %d attempts", n.Status, n.Attempts), ok
+	}
+	switch b := e.Body.(type) {
+	case RunStarted:
+		ok = r.begin(e, b)
+	case RunResumed:
+		ok = r.resume(e, b)
+	case SandboxCreated:
+		if ok = r.Status == RunRunning; ok {
+			r.Sandbox = b.ID
+		}
+	case SandboxClosed:
+		// Also after the run's end: closing follows the last append.
+		if ok = r.Status != ""; ok && r.Sandbox == b.ID {
+			r.Sandbox = ""
+		}
+	case WorkspaceImported:
+		ok = r.imported(b)
+	case CancelRequested:
+		ok = r.cancel(e.At, b.Cause)
+	case RunFinished:
+		ok = r.finishRun(e, b)
+	}
+	return stateOf(r.Status), ok
+}
+
+func stateOf(s RunStatus) string {
+	if s == "" {
+		return "not started"
+	}
+	return string(s)
+}
+
+// begin: not started → running.
+func (r *Run) begin(e Event, b RunStarted) bool {
+	if r.Status != "" {
+		return false
+	}
+	r.ID, r.Start, r.Status, r.Attempt = b.RunID, b, RunRunning, 1
+	r.Base = b.SourceManifest
+	r.StartedAt, r.ActiveSince = e.At, e.At
+	r.rebuild() // Options.Until is known now
+	return true
+}
+
+// resume: any state but not started → running. A run that is still "running"
+// here has lost its owner; only a new owner appends this event.
+func (r *Run) resume(e Event, b RunResumed) bool {
+	if r.Status == "" || b.Attempt != r.Attempt+1 || (b.Text != nil) != (r.next != nil) {
+		return false
+	}
+	if r.next != nil {
+		r.Start.Text, r.Start.Files = b.Text, b.Files
+		r.adopt(r.next)
+		r.next = nil
+	}
+	resets := newNodeSet(len(r.Nodes))
+	for _, s := range b.Reset {
+		i, ok := r.plan.ByID[s.Step]
+		if !ok {
+			return false
+		}
+		resets.add(i)
+	}
+	kept := int64(0) // the newest end of a step that stays done
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		switch {
+		case resets.has(i):
+		case n.Status == StepRunning || n.Status == StepRetrying:
+			return false // in flight when the owner died: has to be reset
+		case n.Attempts > 0 && i < r.finally:
+			kept = max(kept, n.endSeq)
+		}
+	}
+	restored, ok := r.cutLine(b.Checkpoint, kept)
+	if !ok {
+		return false // a step would count as done without its files
+	}
+	for i := range resets.all() {
+		r.reset(i, restored)
+	}
+	r.Status, r.Class, r.Cause, r.Attempt = RunRunning, ClassNone, "", b.Attempt
+	r.ActiveSince, r.FinishedAt = e.At, time.Time{}
+	r.CancelCause, r.CancelAt, r.Hard = "", time.Time{}, false
+	r.Sandbox, r.since = "", nil
+	r.rebuild()
+	return true
+}
+
+// cutLine drops the checkpoints after the restored one; they are no longer part
+// of the run's line. Steps that change nothing give checkpoints with one and the
+// same id, so the restored one is the first of that id that holds all that is
+// kept. It returns its position, 0 for the source.
+func (r *Run) cutLine(id string, kept int64) (seq int64, ok bool) {
+	for k, c := range r.Line {
+		if c.ID == id && c.Seq >= kept {
+			r.Line = r.Line[:k+1]
+			return c.Seq, true
+		}
+	}
+	if kept > 0 || id != "" && id != r.Base {
+		return 0, false
+	}
+	if id == "" {
+		r.Base = r.Start.SourceManifest
+	}
+	r.Line = r.Line[:0]
+	return 0, true
+}
+
+// reset: any state → pending. Attempts go on counting over all resumes.
+func (r *Run) reset(i int, restored int64) {
+	n := &r.Nodes[i]
+	first := n.firstSeq
+	if first > restored {
+		first = 0 // its traces are gone with the old workspace
+	}
+	*n = NodeState{
+		Status: StepPending, Attempts: n.Attempts, Last: n.Last, Upstream: -1,
+		firstSeq: first, statusIf: n.statusIf, condition: n.condition,
+	}
+}
+
+// imported: the source is in the sandbox. Only before the first checkpoint: a
+// sandbox made later is restored from one.
+func (r *Run) imported(b WorkspaceImported) bool {
+	if r.Status != RunRunning || len(r.Line) > 0 {
+		return false
+	}
+	r.Base = b.Checkpoint
+	return true
+}
+
+// mayStart: the node's turn has come, as far as the graph goes.
+func (r *Run) mayStart(i int) bool {
+	if i >= r.finally {
+		return r.open == 0 && i == r.finallyNext && r.Nodes[i].Status == StepPending
+	}
+	return r.ready.has(i)
+}
+
+// evaluated: pending → pending with a known condition, or failed.
+func (r *Run) evaluated(i int, seq int64, b ConditionEvaluated) bool {
+	n := &r.Nodes[i]
+	if !r.mayStart(i) || !n.condition || n.Condition != TruthUnknown {
+		return false
+	}
+	r.fresh.clear()
+	if b.Error != "" {
+		n.Status, n.Reason = StepFailed, b.Error
+		n.Last = &Outcome{Status: StepFailed, Class: ClassInvalid, Error: b.Error}
+		r.ready.remove(i)
+		r.end(i, seq)
+		return true
+	}
+	n.Condition = TruthFalse
+	if b.Value {
+		n.Condition = TruthTrue
+	}
+	return true
+}
+
+// skip: pending, condition false → skipped.
+func (r *Run) skip(i int, seq int64) bool {
+	n := &r.Nodes[i]
+	if !r.mayStart(i) || n.Condition != TruthFalse {
+		return false
+	}
+	r.fresh.clear()
+	n.Status = StepIsSkipped
+	r.ready.remove(i)
+	r.end(i, seq)
+	return true
+}
+
+// notRun: pending or retrying → not run.
+func (r *Run) notRun(i int, seq int64, reason string) bool {
+	n := &r.Nodes[i]
+	if n.Status != StepPending && n.Status != StepRetrying {
+		return false
+	}
+	r.fresh.clear()
+	r.ready.remove(i)
+	r.doomed.remove(i)
+	r.retrying.remove(i)
+	n.Status, n.Reason, n.RetryAt = StepIsNotRun, reason, time.Time{}
+	r.end(i, seq)
+	return true
+}
+
+// start: pending (its turn, condition not false) or retrying → running.
+func (r *Run) start(i int, e Event, attempt int) bool {
+	n := &r.Nodes[i]
+	if attempt != n.Attempts+1 {
+		return false
+	}
+	switch n.Status {
+	case StepPending:
+		if !r.mayStart(i) || n.condition && n.Condition != TruthTrue {
+			return false
+		}
+		r.ready.remove(i)
+		n.FirstStart = e.At
+	case StepRetrying:
+		r.retrying.remove(i)
+		n.RetryAt = time.Time{}
+	default:
+		return false
+	}
+	r.fresh.clear()
+	if n.firstSeq == 0 {
+		n.firstSeq = e.Seq
+	}
+	n.Status = StepRunning
+	n.Attempts++
+	n.Tries++
+	r.running.add(i)
+	return true
+}
+
+// finished: running → succeeded, failed, timed_out, cancelled or interrupted.
+func (r *Run) finished(i int, seq int64, b StepFinished) bool {
+	n := &r.Nodes[i]
+	if n.Status != StepRunning || b.Attempt != n.Attempts {
+		return false
+	}
+	switch b.Outcome.Status {
+	case StepSucceeded, StepFailed, StepTimedOut, StepCancelled, StepInterrupted:
+	default:
+		return false
+	}
+	n.Status, n.Last = b.Outcome.Status, slim(b.Outcome)
+	r.running.remove(i)
+	if n.Status == StepFailed || n.Status == StepTimedOut {
+		r.fresh.add(i)
+	}
+	r.end(i, seq)
+	if i >= r.finally {
+		return true // what finally does is outside what a resume restores
+	}
+	r.since = append(r.since, i)
+	if b.Checkpoint != "" {
+		r.Line = append(r.Line, CheckpointAt{ID: b.Checkpoint, Step: b.Step, Seq: seq})
+		r.since = r.since[:0]
+	}
+	return true
+}
+
+// slim drops what only the execution record keeps.
+func slim(o Outcome) *Outcome {
+	o.Command, o.Stdout, o.Stderr = "", Excerpt{}, Excerpt{}
+	if o.Agent != nil && len(o.Agent.Denials) > 0 {
+		usage := *o.Agent
+		usage.Denials = nil
+		o.Agent = &usage
+	}
+	return &o
+}
+
+// scheduleRetry: failed or timed out, and nothing followed from it yet → retrying.
+func (r *Run) scheduleRetry(i int, b RetryScheduled) bool {
+	n := &r.Nodes[i]
+	if !r.fresh.has(i) || b.Attempt != n.Attempts+1 {
+		return false
+	}
+	r.unend(i) // while the status still says what was counted
+	n.Status, n.RetryAt = StepRetrying, b.At
+	r.fresh.remove(i)
+	r.retrying.add(i)
+	return true
+}
+
+// cancel: the first request stops the steps, a second one everything. A signal
+// outranks a person's request, and that the run's own timeout: Ctrl-C during the
+// `finally` of a run that timed out is a first request.
+func (r *Run) cancel(at time.Time, cause string) bool {
+	order := map[string]int{"timeout": 1, "user": 2, "sigint": 3, "sigterm": 3}
+	if r.Status != RunRunning || order[cause] == 0 {
+		return false
+	}
+	if order[cause] <= order[r.CancelCause] {
+		r.Hard = true
+		return true
+	}
+	// Cancelled steps are not counted once the run has a cause of its own.
+	if r.CancelCause == "" {
+		for i := range r.Nodes {
+			if s := r.Nodes[i].Status; s == StepCancelled || s == StepInterrupted {
+				r.tallyOf(i).add(r, i, -1)
+			}
+		}
+	}
+	r.CancelCause, r.CancelAt = cause, at
+	return true
+}
+
+// finishRun: running, nothing in flight → an ended run.
+func (r *Run) finishRun(e Event, b RunFinished) bool {
+	if r.Status != RunRunning || r.running.len > 0 {
+		return false
+	}
+	switch b.Status {
+	case RunSucceeded, RunFailed, RunCancelled, RunInterrupted, RunWaiting, RunOutOfBudget, RunRateLimited:
+	default:
+		return false
+	}
+	r.Status, r.Class, r.Cause, r.FinishedAt = b.Status, b.Class, b.Cause, e.At
+	return true
+}
+
+// impossible builds the error with the history of the step (or of the run).
+func (r *Run) impossible(e Event, node int, state string) error {
+	err := &TransitionError{Seq: e.Seq, Event: e.Body.Type(), State: state}
+	if node >= 0 {
+		err.Step = r.plan.Nodes[node].Step.ID
+	}
+	var h []string
+	for _, t := range r.trail {
+		if int(t.node) == node {
+			entry := fmt.Sprintf("%d %s", t.seq, t.kind)
+			if t.attempt > 0 {
+				entry += fmt.Sprintf(" (attempt %d)", t.attempt)
+			}
+			h = append(h, entry)
+		}
+	}
+	err.History = strings.Join(h, ", ")
+	if err.History == "" {
+		err.History = "none"
+	}
+	return err
+}

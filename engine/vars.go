@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+// Sources is where VarsFor finds what the events do not hold.
+type Sources struct {
+	Inputs map[string]any
+	Env    map[string]string
+	Files  workflow.Files // nil: files.* is an error
+	// Output is Runner.Output; nil: stdout and stderr are "".
+	Output func(ctx context.Context, step string, attempt int, log string, stderr bool) (string, error)
+}
+
+// RefsOf collects the step fields that a step's expressions read: those of its
+// `if`, env, script or prompt, and outputs.
+func RefsOf(step *workflow.Step) []workflow.Ref {
+	var refs []workflow.Ref
+	add := func(x any) {
+		if v := reflect.ValueOf(x); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+			return
+		}
+		if e, ok := x.(interface{ Refs() []workflow.Ref }); ok {
+			refs = append(refs, e.Refs()...)
+		}
+	}
+	add(step.If)
+	for _, e := range step.Env {
+		add(e.Value)
+	}
+	for _, o := range step.Outputs {
+		add(o.Expr)
+	}
+	if step.Run != nil {
+		add(step.Run.Script)
+		for _, a := range step.Run.Argv {
+			add(a)
+		}
+	}
+	if a := step.Agent; a != nil {
+		add(a.Prompt)
+		add(a.SystemPrompt)
+		add(a.AppendSystemPrompt)
+	}
+	return refs
+}
+
+// VarsFor builds the values that a node's expressions see. Only the steps in refs
+// (RefsOf, found once a step) are looked at: with 10,000 steps in a row, a view of
+// all earlier ones would make the run quadratic.
+func VarsFor(ctx context.Context, run *Run, node int, refs []workflow.Ref, src Sources) (workflow.Vars, error) {
+	vars := workflow.Vars{
+		Inputs: src.Inputs,
+		Env:    src.Env,
+		Files:  src.Files,
+		Run: workflow.RunView{
+			ID: run.ID, Workflow: run.Start.Workflow, Attempt: run.Attempt,
+			StartedAt: run.StartedAt.UTC().Format(time.RFC3339),
+		},
+		Cancelled: run.CancelCause != "" && run.CancelCause != "timeout",
+	}
+	vars.Success, vars.Failure = run.outlook(node)
+	if len(refs) == 0 {
+		return vars, nil
+	}
+	vars.Steps = make(map[string]workflow.StepView, len(refs))
+	for _, ref := range refs {
+		i, ok := run.plan.ByID[ref.Step]
+		if !ok || !run.ended(i) {
+			continue
+		}
+		view, ok := vars.Steps[ref.Step]
+		if !ok {
+			view = run.view(i)
+		}
+		if err := fetch(ctx, run, i, ref, src, &view); err != nil {
+			return vars, err
+		}
+		vars.Steps[ref.Step] = view
+	}
+	return vars, nil
+}
+
+// outlook is success() and failure(): for a step about all that it needs, for a
+// finally node about the run's steps.
+func (r *Run) outlook(node int) (success, failure bool) {
+	if node >= r.finally {
+		status, _ := r.verdict()
+		_, bad := r.failed.worst()
+		return status == RunSucceeded, bad || status == RunFailed
+	}
+	up := r.Nodes[node].Upstream
+	if up < 0 {
+		return true, false
+	}
+	s := r.Nodes[up].Status
+	return false, s == StepFailed || s == StepTimedOut
+}
+
+// view is a finished step as expressions see it, without its streams.
+func (r *Run) view(i int) workflow.StepView {
+	n := &r.Nodes[i]
+	v := workflow.StepView{Status: string(n.Status), Attempts: n.Attempts}
+	if n.Last == nil {
+		return v
+	}
+	v.ExitCode, v.Outputs, v.Duration = n.Last.ExitCode, n.Last.Outputs, n.Last.Duration.Seconds()
+	for _, c := range n.Last.Changed {
+		v.ChangedFiles = append(v.ChangedFiles, c.Path)
+	}
+	if n.Last.Agent != nil {
+		v.CostUSD = n.Last.Agent.CostUSD
+	}
+	return v
+}
+
+func fetch(ctx context.Context, run *Run, i int, ref workflow.Ref, src Sources, view *workflow.StepView) error {
+	n := &run.Nodes[i]
+	stderr := ref.Field == "stderr"
+	if !stderr && ref.Field != "stdout" || src.Output == nil || n.Last == nil || n.Last.Log == "" {
+		return nil
+	}
+	text, err := src.Output(ctx, ref.Step, n.Attempts, n.Last.Log, stderr)
+	if err != nil {
+		return fmt.Errorf("read %s of step %s: %w", ref.Field, ref.Step, err)
+	}
+	if stderr {
+		view.Stderr = text
+	} else {
+		view.Stdout = text
+	}
+	return nil
+}
