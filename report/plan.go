@@ -1,0 +1,248 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+// PlanView is what `flow plan` tells: what would run, in which order, and what it
+// may do.
+type PlanView struct {
+	Workflow    string     `json:"workflow"`
+	Description string     `json:"description,omitempty"`
+	Driver      string     `json:"driver"`
+	Network     string     `json:"network"`
+	From        string     `json:"workspace_from,omitempty"`
+	Apply       string     `json:"workspace_apply,omitempty"`
+	Timeout     Seconds    `json:"timeout_seconds,omitempty"`
+	MaxParallel int        `json:"max_parallel"`
+	Steps       []PlanStep `json:"steps"`
+}
+
+// PlanStep is one step of a plan. Wave is the round in which it can start at the
+// earliest, from 1; steps of one wave may run at the same time.
+type PlanStep struct {
+	ID       string   `json:"id"`
+	Name     string   `json:"name,omitempty"`
+	Kind     string   `json:"kind"`
+	Wave     int      `json:"wave"`
+	Finally  bool     `json:"finally,omitempty"`
+	Needs    []string `json:"needs"`
+	If       string   `json:"if,omitempty"` // "" means: if nothing failed
+	Shell    string   `json:"shell,omitempty"`
+	Provider string   `json:"provider,omitempty"`
+	Model    string   `json:"model,omitempty"`
+	// AllowedTools of an agent; nil means none were named.
+	AllowedTools    []string `json:"allowed_tools,omitempty"`
+	DisallowedTools []string `json:"disallowed_tools,omitempty"`
+	MaxTurns        int      `json:"max_turns,omitempty"`
+	Secrets         []string `json:"secrets"` // names only
+	Timeout         Seconds  `json:"timeout_seconds,omitempty"`
+	MaxAttempts     int      `json:"max_attempts,omitempty"` // 0: the default for infrastructure errors only
+	ContinueOnError bool     `json:"continue_on_error,omitempty"`
+}
+
+// PlanOf turns a plan into its view. Driver and network are the file's; a caller
+// that overrides them sets the fields.
+func PlanOf(p *workflow.Plan) PlanView {
+	w := p.Workflow
+	v := PlanView{Workflow: w.Name, Description: w.Description, Driver: or(w.Sandbox.Driver, "auto"),
+		Network: or(w.Sandbox.Network, "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"),
+		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel}
+	waves := wavesOf(p)
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		st := n.Step
+		ps := PlanStep{ID: st.ID, Name: st.Name, Kind: string(st.Kind), Wave: waves[i], Finally: n.Finally,
+			Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
+			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
+		for _, k := range n.Needs {
+			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
+		}
+		if st.Retry.Written {
+			ps.MaxAttempts = st.Retry.MaxAttempts
+		}
+		if st.Run != nil {
+			ps.Shell = st.Run.Shell
+			if len(st.Run.Argv) > 0 {
+				ps.Shell = ""
+			}
+		}
+		if a := st.Agent; a != nil {
+			ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
+			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
+		}
+		v.Steps = append(v.Steps, ps)
+	}
+	return v
+}
+
+// wavesOf is the length of the longest way to each node. Needs point backwards
+// in a plan without cycles except where the file names a later step, hence the
+// count of what is still open (Kahn) and no single pass.
+func wavesOf(p *workflow.Plan) []int {
+	waves, open := make([]int, len(p.Nodes)), make([]int, len(p.Nodes))
+	var ready []int
+	for i := range p.Nodes {
+		open[i] = len(p.Nodes[i].Needs)
+		if open[i] == 0 {
+			ready = append(ready, i)
+			waves[i] = 1
+		}
+	}
+	for len(ready) > 0 {
+		i := ready[len(ready)-1]
+		ready = ready[:len(ready)-1]
+		for _, k := range p.Nodes[i].Dependents {
+			waves[k] = max(waves[k], waves[i]+1)
+			if open[k]--; open[k] == 0 {
+				ready = append(ready, k)
+			}
+		}
+	}
+	return waves
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+func source(e *workflow.Expr) string {
+	if e == nil {
+		return ""
+	}
+	return e.Source()
+}
+
+// PlanText writes a plan for people.
+func PlanText(w io.Writer, v PlanView, s Style) error {
+	s = s.withDefaults()
+	var b bytes.Buffer
+	sep := s.glyphs().sep
+	fmt.Fprintln(&b, s.clip(s.paint(toneName, clean(v.Workflow))+sep+count(len(v.Steps), "step")+sep+
+		"at most "+strconv.Itoa(v.MaxParallel)+" at the same time", s.Width))
+	if v.Description != "" {
+		for _, l := range wrap(clean(v.Description), s.Width) {
+			fmt.Fprintln(&b, l)
+		}
+	}
+	fmt.Fprintln(&b)
+	head := func(name, text string) { paragraph(&b, s, name+": ", toneDim, text) }
+	head("sandbox", v.Driver)
+	head("network", networkWords(v.Network))
+	if v.From == "" {
+		head("workspace", "empty at the start")
+	} else {
+		head("workspace", "a copy of "+v.From+"; "+applyWords(v.Apply))
+	}
+	if v.Timeout > 0 {
+		head("timeout", duration(time.Duration(v.Timeout))+" for the whole run")
+	}
+	finally := false
+	for i := range v.Steps {
+		st := &v.Steps[i]
+		fmt.Fprintln(&b)
+		if st.Finally && !finally {
+			finally = true
+			fmt.Fprintln(&b, s.paint(toneDim, "at the end, whatever happened:"))
+		}
+		planStep(&b, s, v, i)
+	}
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("write plan: %w", err)
+	}
+	return nil
+}
+
+func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
+	st := &v.Steps[i]
+	sep := s.glyphs().sep
+	kind := st.Kind
+	switch {
+	case st.Provider != "":
+		kind += " (" + clean(st.Provider)
+		if st.Model != "" {
+			kind += ", " + clean(st.Model)
+		}
+		kind += ")"
+	case st.Shell != "":
+		kind += " (" + clean(st.Shell) + ")"
+	}
+	line := strconv.Itoa(i+1) + ". " + s.paint(toneName, clean(st.ID)) + sep + kind
+	if st.Name != "" && st.Name != st.ID {
+		line += sep + clean(st.Name)
+	}
+	fmt.Fprintln(b, s.clip(line, s.Width))
+	add := func(name, text string) { paragraph(b, s, name+": ", toneDim, text) }
+	if len(st.Needs) == 0 {
+		add("starts", "at once")
+	} else {
+		add("starts", "after "+list(st.Needs, 8))
+	}
+	if st.If != "" {
+		add("if", st.If)
+	}
+	if st.Kind == string(workflow.KindAgent) {
+		tools := "none"
+		if len(st.AllowedTools) > 0 {
+			tools = strings.Join(st.AllowedTools, ", ")
+		}
+		if len(st.DisallowedTools) > 0 {
+			tools += "; never " + strings.Join(st.DisallowedTools, ", ")
+		}
+		add("tools", tools)
+		add("turns", "at most "+strconv.Itoa(st.MaxTurns))
+	}
+	add("network", networkWords(v.Network))
+	if len(st.Secrets) > 0 {
+		add("secrets", strings.Join(st.Secrets, ", "))
+	} else {
+		add("secrets", "none")
+	}
+	if st.Timeout > 0 {
+		add("timeout", duration(time.Duration(st.Timeout))+" per attempt")
+	}
+	switch {
+	case st.MaxAttempts == 1:
+		add("retries", "never")
+	case st.MaxAttempts > 1:
+		add("retries", "at most "+count(st.MaxAttempts, "attempt"))
+	}
+	if st.ContinueOnError {
+		add("on error", "the run goes on")
+	}
+}
+
+func networkWords(n string) string {
+	if n == "none" {
+		return "off"
+	}
+	return clean(n)
+}
+
+func applyWords(a string) string {
+	switch a {
+	case "on_success":
+		return "changes come back if the run succeeds"
+	case "always":
+		return "changes come back always"
+	}
+	return "changes stay in the run"
+}
+
+// list names at most n of the items.
+func list(items []string, n int) string {
+	if len(items) <= n {
+		return strings.Join(items, ", ")
+	}
+	return strings.Join(items[:n], ", ") + " and " + strconv.Itoa(len(items)-n) + " more"
+}
