@@ -53,7 +53,10 @@ func (s *server) exec(r *execRequest, fds []int) {
 	pid, err := s.fork(r, files)
 	if err == nil {
 		run := &running{id: r.ID, tag: tag, hold: hold, pid: pid, ended: make(chan struct{})}
-		s.execs[r.ID], s.first[pid] = run, run
+		s.execs[r.ID] = run
+		s.firstMu.Lock()
+		s.first[pid] = run
+		s.firstMu.Unlock()
 		s.forks++
 		s.forked.Signal()
 	}
@@ -129,7 +132,7 @@ func (s *server) kill(k killRequest) {
 	if r == nil || r.killed {
 		return // its result is on the way
 	}
-	r.killed = true
+	r.killed, r.ender = true, make(chan struct{})
 	r.deadline = time.Now().Add(k.Grace)
 	go s.end(r, k.Grace)
 }

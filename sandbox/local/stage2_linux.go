@@ -19,9 +19,13 @@ type server struct {
 	root bool
 	null int // /dev/null
 
-	mu sync.Mutex
-	// execs are those without a result yet, by the request's id and by the pid of
-	// their first process.
+	// Locks are taken in this order; mu is held while a command is forked.
+	ending  sync.Mutex
+	mu      sync.Mutex
+	firstMu sync.Mutex
+
+	// execs are those without a result yet, by the request's id (guarded by mu), and
+	// by the pid of their first process while that lives (guarded by firstMu).
 	execs map[uint64]*running
 	first map[int]*running
 	// forks counts the processes made, so that the reaper knows whether "no
@@ -40,6 +44,8 @@ type running struct {
 	killed   bool      // a kill request came before its first process ended
 	deadline time.Time // when the grace of that request ends
 	ended    chan struct{}
+	ender    chan struct{} // closed when that request has been served; nil: there is none
+	leftover int           // how many processes besides the first that request killed
 }
 
 func stage2(args []string) int {
@@ -192,9 +198,11 @@ func (s *server) reap() {
 			}
 			continue
 		}
-		s.mu.Lock()
+		s.mu.Lock() // whoever is just being forked is not registered yet
+		s.firstMu.Lock()
 		r := s.first[pid]
 		delete(s.first, pid)
+		s.firstMu.Unlock()
 		s.mu.Unlock()
 		if r != nil {
 			s.finish(r, resultOf(r, ws, &ru))

@@ -17,13 +17,25 @@ import (
 // reaches all of it in one step that no fork can slip through: no scan.
 //
 // Otherwise its tag tells its processes from the others'. They are stopped until
-// a scan finds no new one (a stopped process cannot fork), then killed. A process
+// a scan finds no new one (a stopped process cannot fork), then killed. A fork
+// bomb grows faster than a scan finds it (measured: 7 s for 4,000 processes), so
+// where there is a crowd everybody is stopped first, the innocent too, and these
+// go on after a fraction of a second; one of them that had stopped itself before
+// goes on as well, which is the price. A process
 // whose tag cannot be read (it executes a file that only its owner may read, see
 // would_dump in the kernel) is attributed to its parent; an orphan of that kind is
 // taken for a leftover of whichever exec ends first.
 
-// pollEvery is how often the end of killed processes is looked for.
-const pollEvery = time.Millisecond
+// pollEvery is how soon the end of killed processes is looked for, doubling up to
+// pollMost while there are some.
+const (
+	pollEvery = time.Millisecond
+	pollMost  = 32 * time.Millisecond
+)
+
+// crowd is the number of entries of /proc (some 70 are no processes) above which
+// a tree is not stopped one by one.
+const crowd = 400
 
 // finish runs in the reaper when the first process of r has ended: it ends the
 // rest of the tree, then sends the result.
@@ -73,16 +85,17 @@ func (s *server) endAll() (n int) {
 // tree time to end by itself.
 func (s *server) finishSlow(r *running, res *execResult) {
 	s.mu.Lock()
-	grace := time.Duration(0)
-	if r.killed {
-		grace = time.Until(r.deadline)
-	}
+	ender, deadline := r.ender, r.deadline // zero if it was not cancelled
 	s.mu.Unlock()
-	for end := time.Now().Add(grace); time.Now().Before(end) && s.visit(r, nil) > 0; {
+	for time.Now().Before(deadline) && s.visit(r, nil) > 0 {
 		time.Sleep(pollEvery)
 	}
-	res.Leftover = s.endTree(r)
+	if ender != nil && !time.Now().Before(deadline) {
+		<-ender // it is killing the tree: two would be in each other's way
+	}
+	n := s.endTree(r)
 	s.mu.Lock()
+	res.Leftover = n + r.leftover
 	s.forget(r, res)
 	s.mu.Unlock()
 	reply(res)
@@ -91,6 +104,7 @@ func (s *server) finishSlow(r *running, res *execResult) {
 // end serves a kill request until the first process of r has ended; finish does
 // the rest.
 func (s *server) end(r *running, grace time.Duration) {
+	defer close(r.ender)
 	if grace > 0 {
 		s.signal(r, unix.SIGTERM)
 		timer := time.NewTimer(grace)
@@ -109,7 +123,10 @@ func (s *server) end(r *running, grace time.Duration) {
 	}
 	s.mu.Unlock()
 	if !alone {
-		s.endTree(r)
+		n := s.endTree(r)
+		s.mu.Lock()
+		r.leftover = max(0, n-1) // the first process is none
+		s.mu.Unlock()
 	}
 }
 
@@ -117,49 +134,64 @@ func (s *server) signal(r *running, sig unix.Signal) {
 	s.visit(r, func(_ int, pidfd int) { send(pidfd, sig) })
 }
 
-// endTree stops the tree until it is stable, kills it, and returns when no member
-// is left, with how many there were.
+// endTree kills the tree and returns when no member is left, with how many there
+// were.
 func (s *server) endTree(r *running) int {
-	ended := map[int]bool{}
+	n := s.killTree(r)
+	if n == 0 {
+		return 0
+	}
+	// Each has a SIGKILL to its name; those that the kernel holds take their time.
+	for poll := pollEvery; s.visit(r, func(_, pidfd int) { send(pidfd, unix.SIGKILL) }) > 0; poll = min(2*poll, pollMost) {
+		time.Sleep(poll)
+	}
+	return n
+}
+
+// killTree stops the tree until it is stable and kills it. One at a time, so that
+// letting a crowd go on does not wake what another call has stopped.
+func (s *server) killTree(r *running) int {
+	s.ending.Lock()
+	defer s.ending.Unlock()
+	if isCrowd() {
+		// mu: a command that is just being forked would be stopped too, and with it
+		// the loop, which waits for its execve.
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		// ESRCH, twice: all have just ended.
+		_ = unix.Kill(-1, unix.SIGSTOP)
+		defer func() { _ = unix.Kill(-1, unix.SIGCONT) }()
+	}
+	found := map[int]bool{}
 	for stable := false; !stable; {
 		stable = true
 		s.visit(r, func(pid, pidfd int) {
-			if !ended[pid] {
-				ended[pid], stable = true, false
+			if !found[pid] {
+				found[pid], stable = true, false
 				send(pidfd, unix.SIGSTOP)
 			}
 		})
 	}
-	for len(ended) > 0 {
-		n := s.visit(r, func(pid, pidfd int) {
-			ended[pid] = true
-			send(pidfd, unix.SIGKILL)
-		})
-		if n == 0 {
-			break
-		}
-		time.Sleep(pollEvery)
+	if len(found) > 0 {
+		s.visit(r, func(_, pidfd int) { send(pidfd, unix.SIGKILL) })
 	}
-	return len(ended)
+	return len(found)
 }
 
 // send ignores the one error that can come, ESRCH: it ended by itself.
 func send(pidfd int, sig unix.Signal) { _ = unix.PidfdSendSignal(pidfd, sig, nil, 0) }
 
 // visit calls f for each living process of r and returns how many there are. A
-// process is held by a pidfd, so that its number cannot pass to another one
-// between being found and being signalled; one at a time, because a fork bomb has
+// process is held by a pidfd while it is looked at, so that its number cannot pass
+// to another one before it is signalled; one at a time, because a fork bomb has
 // more processes than we may have descriptors.
 func (s *server) visit(r *running, f func(pid, pidfd int)) (n int) {
 	for _, pid := range processes() {
-		if !s.belongs(pid, r) {
-			continue
-		}
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue // ended
 		}
-		if s.belongs(pid, r) { // again, now that the number is held
+		if s.belongs(pid, r) {
 			n++
 			if f != nil {
 				f(pid, fd)
@@ -168,6 +200,17 @@ func (s *server) visit(r *running, f func(pid, pidfd int)) (n int) {
 		unix.Close(fd)
 	}
 	return n
+}
+
+// isCrowd reports whether there are many processes, without reading all their names.
+func isCrowd() bool {
+	d, err := os.Open("/proc")
+	if err != nil {
+		panic(err) // as processes does
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(crowd)
+	return err == nil && len(names) == crowd
 }
 
 // processes lists all but init. A directory that cannot be read means a broken
@@ -202,9 +245,9 @@ func (s *server) belongs(pid int, r *running) bool {
 		if !errors.Is(err, fs.ErrPermission) {
 			return false // ended: a zombie has no namespaces
 		}
-		s.mu.Lock()
+		s.firstMu.Lock()
 		first := s.first[pid]
-		s.mu.Unlock()
+		s.firstMu.Unlock()
 		if first != nil {
 			return first == r
 		}
