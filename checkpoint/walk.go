@@ -166,7 +166,8 @@ func pathError(op, path string, err error) error {
 		// lstat said otherwise a moment ago.
 		return fmt.Errorf("%s %q: %w (%w)", op, path, errChanged, err)
 	case errors.Is(err, unix.EXDEV):
-		return fmt.Errorf("%s %q: it is a mount point, and only one file system can be stored: %w", op, path, err)
+		// The kernel says the same of a mount and of a directory moved out of the tree.
+		return fmt.Errorf("%s %q: it is a mount point, and only one file system can be stored, or %w (%w)", op, path, errChanged, err)
 	}
 	return fmt.Errorf("%s %q: %w", op, path, err)
 }
