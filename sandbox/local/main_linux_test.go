@@ -42,8 +42,8 @@ func subject(t *testing.T, o Options) sandboxtest.Subject {
 	}
 }
 
+// TestConformance is not parallel: its fork bomb wants to be alone.
 func TestConformance(t *testing.T) {
-	t.Parallel()
 	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject { return subject(t, Options{}) })
 }
 
