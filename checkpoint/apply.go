@@ -19,8 +19,6 @@ type ApplyOptions struct {
 	AllowExecutable []string
 	// DryRun: find conflicts and report, change nothing.
 	DryRun bool
-	// Workers as in Options.
-	Workers int
 }
 
 // LeftOut is a change that Apply did not bring back.

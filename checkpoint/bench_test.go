@@ -127,3 +127,21 @@ func BenchmarkApplyDeltas1000x10(b *testing.B) {
 		must(b, err)
 	}
 }
+
+func BenchmarkImport10k(b *testing.B) {
+	src := bigTree(b, 10_000)
+	for i := 0; b.Loop(); i++ {
+		_, err := Import(context.Background(), src, filepath.Join(b.TempDir(), fmt.Sprint(i)), ImportOptions{})
+		must(b, err)
+	}
+}
+
+// BenchmarkSourceManifest10k is the start of a run on a known source: a stat walk.
+func BenchmarkSourceManifest10k(b *testing.B) {
+	src := bigTree(b, 10_000)
+	cache := filepath.Join(b.TempDir(), "cache")
+	for b.Loop() {
+		_, err := SourceManifest(context.Background(), src, ImportOptions{}, cache)
+		must(b, err)
+	}
+}

@@ -11,8 +11,13 @@
 //     that it is a regular file; never through a symlink, never a fifo or device.
 //  2. Restore writes what differs, deletes what is extra, never touches anything
 //     outside its root (openat2 RESOLVE_BENEATH|NO_SYMLINKS), and verifies.
+//     Nothing of a user's own tree is changed but by Apply, which changes all or nothing.
 //  3. A Manifest does not depend on the machine: no uid, gid, inode or path of
 //     the host is in it. ID is the SHA-256 of its canonical encoding.
+//
+// Tracker snapshots and restores one tree; Import brings a source tree in, Apply
+// brings changes back three-way; Matcher is the language of what is left out.
+// Package storetest is the conformance suite of Store.
 //
 // A leaf: imports no other package of this module.
 package checkpoint
