@@ -72,12 +72,12 @@ func (b sinkBuf) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func newJSON(cfg Config) Reporter {
+func newJSON(cfg Config) (Reporter, error) {
 	s := newSink(cfg.Out)
 	r := &jsonReporter{sink: s, t: newTally(cfg), now: cfg.Now, parts: map[streamKey][]byte{}}
 	r.enc = json.NewEncoder(sinkBuf{s})
 	r.enc.SetEscapeHTML(false)
-	return r
+	return r, nil
 }
 
 // encode appends one line. With mu held.

@@ -42,12 +42,12 @@ type stream struct {
 	held []byte
 }
 
-func newPlain(cfg Config) Reporter {
+func newPlain(cfg Config) (Reporter, error) {
 	return &plain{
 		sink:    newSink(cfg.Out),
 		n:       &narrator{Style: cfg.Style, t: newTally(cfg), starts: true},
 		streams: map[streamKey]*stream{},
-	}
+	}, nil
 }
 
 func (r *plain) Observe(ev engine.Event) {
@@ -217,7 +217,9 @@ func (r *plain) Close() error {
 			tail = append(tail, "flow: "+strconv.FormatInt(r.lost, 10)+
 				" bytes of output were not shown, nobody read them; `flow logs "+clean(r.n.t.run)+"` has them")
 		}
-		r.say(r.n.tail(tail))
+		if r.n.t.known() {
+			r.say(r.n.tail(tail))
+		}
 		r.mu.Unlock()
 		r.closing = r.sink.close()
 	})

@@ -49,8 +49,8 @@ type Config struct {
 	// Before are the steps that ended before this attempt (a resume): their
 	// status, denials and cost count in the summary.
 	Before []StepRow
-	// Height of the terminal in lines for the first picture of tui; 0 means 24.
-	Height int
+	// Terminal that Out is; tui needs one.
+	Terminal Terminal
 }
 
 // Kind names a reporter.
@@ -67,7 +67,7 @@ const (
 type KindRow struct {
 	Kind  Kind
 	Means string
-	new   func(Config) Reporter
+	new   func(Config) (Reporter, error)
 }
 
 // Kinds is the table of reporters.
@@ -87,12 +87,13 @@ func DefaultKind(t Terminal) Kind {
 	return Plain
 }
 
-// New makes a reporter. An unknown kind is the caller's mistake.
+// New makes a reporter. An unknown kind is the caller's mistake, and so is tui
+// without a terminal that can show it: nothing falls back silently.
 func New(kind Kind, cfg Config) (Reporter, error) {
 	var names []string
 	for _, row := range Kinds() {
 		if row.Kind == kind {
-			return row.new(cfg.withDefaults()), nil
+			return row.new(cfg.withDefaults())
 		}
 		names = append(names, string(row.Kind))
 	}
@@ -103,9 +104,6 @@ func (c Config) withDefaults() Config {
 	c.Style = c.Style.withDefaults()
 	if c.Attempt == 0 {
 		c.Attempt = 1
-	}
-	if c.Height <= 0 {
-		c.Height = 24
 	}
 	return c
 }

@@ -20,7 +20,7 @@ func RunsTable(w io.Writer, runs []RunRow, s Style) error {
 		{head: "RUN"},
 		{head: "WORKFLOW", keep: 5, least: 8},
 		{head: "STATUS"},
-		{head: "STARTED", keep: 4},
+		{head: "STARTED", keep: 4, right: true},
 		{head: "TIME", keep: 3, right: true},
 		{head: "STEPS", keep: 6, right: true},
 		{head: "CAUSE", keep: 1, least: 12},
@@ -31,7 +31,7 @@ func RunsTable(w io.Writer, runs []RunRow, s Style) error {
 			{clean(r.ID), toneName},
 			{clean(r.Workflow), toneNone},
 			{lk.sign + " " + lk.word, lk.tone},
-			{started(r.Started, s.Now()), toneNone},
+			{ago(r.Started, s.Now()), toneNone},
 			{duration(time.Duration(r.Duration)), toneNone},
 			{strconv.Itoa(r.StepsDone) + "/" + strconv.Itoa(r.StepsTotal), toneNone},
 			{clean(r.Cause), toneDim},
@@ -40,15 +40,22 @@ func RunsTable(w io.Writer, runs []RunRow, s Style) error {
 	return t.write(w, s)
 }
 
-// started is a time as near as it needs to be: of this day the time alone. UTC,
-// like all times in records.
-func started(at, now time.Time) string {
+// ago is the age of a time, short enough to leave room for the cause. `show` has
+// the exact time.
+func ago(at, now time.Time) string {
 	if at.IsZero() {
 		return ""
 	}
-	at, now = at.UTC(), now.UTC()
-	if at.Year() == now.Year() && at.YearDay() == now.YearDay() {
-		return at.Format("15:04:05Z")
+	switch d := now.Sub(at); {
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return strconv.Itoa(int(d/time.Second)) + " s ago"
+	case d < time.Hour:
+		return strconv.Itoa(int(d/time.Minute)) + " m ago"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + " h ago"
+	default:
+		return strconv.Itoa(int(d/(24*time.Hour))) + " d ago"
 	}
-	return at.Format("2006-01-02 15:04Z")
 }

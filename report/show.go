@@ -48,7 +48,7 @@ func showHead(b *bytes.Buffer, v RunView, s Style) {
 	fields := []struct{ name, text string }{
 		{"status", state},
 		{"file", clean(v.Path)},
-		{"started", started(v.Started, time.Time{})},
+		{"started", moment(v.Started)},
 		{"time", duration(time.Duration(v.Duration))},
 		{"attempt", strconv.Itoa(max(v.Attempt, 1))},
 		{"sandbox", clean(v.Sandbox)},
@@ -59,6 +59,14 @@ func showHead(b *bytes.Buffer, v RunView, s Style) {
 			fmt.Fprintln(b, s.clip(s.paint(toneDim, s.pad(f.name, 9))+f.text, s.Width))
 		}
 	}
+}
+
+// moment is an exact time, UTC like all times in records.
+func moment(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.UTC().Format("2006-01-02 15:04:05Z")
 }
 
 func stepTable(steps []StepRow, s Style) *table {

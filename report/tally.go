@@ -148,6 +148,10 @@ func (t *tally) status() (engine.RunStatus, string) {
 	return "", ""
 }
 
+// known: there is a run to tell of. Without one (it could not begin) a summary
+// would say that nothing went wrong.
+func (t *tally) known() bool { return !t.begin.IsZero() || t.final != nil }
+
 // carryOn is the exact command that continues the run, "" when none does.
 func (t *tally) carryOn() string {
 	if t.final != nil {
