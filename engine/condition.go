@@ -21,8 +21,7 @@ type compiled struct{}
 
 func (compiled) of(step *workflow.Step) condition {
 	if step.If == nil {
-		return nil
+		return nil // not a nil pointer in an interface
 	}
-	c, _ := any(step.If).(condition)
-	return c
+	return step.If
 }

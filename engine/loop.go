@@ -30,8 +30,6 @@ type Loop struct {
 	// Opening is RunStarted or RunResumed, stored together with the first start;
 	// nil when Run has it already.
 	Opening Body
-	// Env are the workflow's plain settings for expressions (EnvOf).
-	Env map[string]string
 	// Wakeups, when not nil, says that the inbox has something.
 	Wakeups <-chan struct{}
 
@@ -51,6 +49,7 @@ type Loop struct {
 	starts  []StartStep
 	live    map[int]context.CancelCauseFunc // by node
 	refs    map[int][]workflow.Ref
+	env     func() (map[string]string, error)
 	wake    timer
 	tick    timer
 }
@@ -72,6 +71,7 @@ func (l *Loop) setup() {
 	l.results = make(chan result, 64)
 	l.live = map[int]context.CancelCauseFunc{}
 	l.refs = map[int][]workflow.Ref{}
+	l.env = sync.OnceValues(func() (map[string]string, error) { return EnvOf(l.Run) })
 }
 
 // Interrupt asks the run to stop: cause is sigint, sigterm or user. The first call
@@ -415,7 +415,11 @@ func (l *Loop) vars(i int, files bool) (workflow.Vars, error) {
 		refs = RefsOf(l.Run.plan.Nodes[i].Step)
 		l.refs[i] = refs
 	}
-	src := Sources{Inputs: l.Run.Start.Inputs, Env: l.Env, Output: l.Runner.Output}
+	env, err := l.env()
+	if err != nil {
+		return workflow.Vars{}, err
+	}
+	src := Sources{Inputs: l.Run.Start.Inputs, Env: env, Output: l.Runner.Output}
 	if files {
 		src.Files = l.Runner.Files()
 	}

@@ -42,8 +42,7 @@ type Run struct {
 	plan    *workflow.Plan
 	next    *workflow.Plan // given by Redefine, adopted by RunResumed
 	conds   conditions
-	wanted  []bool // nil without Options.Until
-	finally int    // index of the first finally node
+	finally int // index of the first finally node
 
 	running  nodeSet // steps and finally nodes with a process
 	ready    nodeSet // pending, needs ended well (or a status condition): may start

@@ -171,7 +171,7 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 		case resets.has(i):
 		case n.Status == StepRunning || n.Status == StepRetrying:
 			return false // in flight when the owner died: has to be reset
-		case n.Attempts > 0 && i < r.finally:
+		case n.Tries > 0 && i < r.finally:
 			kept = max(kept, n.endSeq)
 		}
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"flowrun.dev/flow/workflow"
@@ -22,15 +21,14 @@ type Sources struct {
 // `if`, env, script or prompt, and outputs.
 func RefsOf(step *workflow.Step) []workflow.Ref {
 	var refs []workflow.Ref
-	add := func(x any) {
-		if v := reflect.ValueOf(x); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-			return
-		}
-		if e, ok := x.(interface{ Refs() []workflow.Ref }); ok {
-			refs = append(refs, e.Refs()...)
+	add := func(t *workflow.Template) {
+		if t != nil {
+			refs = append(refs, t.Refs()...)
 		}
 	}
-	add(step.If)
+	if step.If != nil {
+		refs = append(refs, step.If.Refs()...)
+	}
 	for _, e := range step.Env {
 		add(e.Value)
 	}
@@ -51,18 +49,41 @@ func RefsOf(step *workflow.Step) []workflow.Ref {
 	return refs
 }
 
+// EnvOf evaluates the file's `env` for expressions. It depends on the inputs and
+// the run alone, so once a Drive is enough.
+func EnvOf(run *Run) (map[string]string, error) {
+	list := run.plan.Workflow.Env
+	if len(list) == 0 {
+		return nil, nil
+	}
+	env := make(map[string]string, len(list))
+	vars := workflow.Vars{Inputs: run.Start.Inputs, Env: env, Run: run.runView()}
+	for _, e := range list {
+		value, err := e.Value.EvalString(vars)
+		if err != nil {
+			return nil, fmt.Errorf("evaluate env %s: %w", e.Name, err)
+		}
+		env[e.Name] = value
+	}
+	return env, nil
+}
+
+func (r *Run) runView() workflow.RunView {
+	return workflow.RunView{
+		ID: r.ID, Workflow: r.Start.Workflow, Attempt: r.Attempt,
+		StartedAt: r.StartedAt.UTC().Format(time.RFC3339),
+	}
+}
+
 // VarsFor builds the values that a node's expressions see. Only the steps in refs
 // (RefsOf, found once a step) are looked at: with 10,000 steps in a row, a view of
 // all earlier ones would make the run quadratic.
 func VarsFor(ctx context.Context, run *Run, node int, refs []workflow.Ref, src Sources) (workflow.Vars, error) {
 	vars := workflow.Vars{
-		Inputs: src.Inputs,
-		Env:    src.Env,
-		Files:  src.Files,
-		Run: workflow.RunView{
-			ID: run.ID, Workflow: run.Start.Workflow, Attempt: run.Attempt,
-			StartedAt: run.StartedAt.UTC().Format(time.RFC3339),
-		},
+		Inputs:    src.Inputs,
+		Env:       src.Env,
+		Files:     src.Files,
+		Run:       run.runView(),
 		Cancelled: run.CancelCause != "" && run.CancelCause != "timeout",
 	}
 	vars.Success, vars.Failure = run.outlook(node)
