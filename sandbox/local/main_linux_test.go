@@ -16,6 +16,10 @@ func TestMain(m *testing.M) {
 	if InitMain(os.Args) {
 		return
 	}
+	if os.Getenv(helperDir) != "" {
+		helper()
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
