@@ -173,19 +173,24 @@ func (c *change) storeCheckpoint(id string, seq int64) error {
 	s.lmu.Lock()
 	staged := s.staged[id]
 	s.lmu.Unlock()
-	if staged == nil || slices.Contains(c.checkpoints, staged) {
-		if staged != nil {
-			return nil
-		}
+	if staged == nil {
 		return c.knownCheckpoint(id)
+	}
+	if slices.Contains(c.checkpoints, staged) {
+		return nil
 	}
 	if staged.run != c.o.run {
 		return fmt.Errorf("store checkpoint %s: it was staged for run %s", id, staged.run)
 	}
 	var base driver.Value
 	if staged.base != 0 {
-		if err := c.storeCheckpoint(staged.baseID, seq); err != nil {
-			return err
+		s.lmu.Lock()
+		_, waits := s.staged[staged.baseID] // stored otherwise
+		s.lmu.Unlock()
+		if waits {
+			if err := c.storeCheckpoint(staged.baseID, seq); err != nil {
+				return err
+			}
 		}
 		base = rowKey(c.o.row.key, staged.base)
 	}
