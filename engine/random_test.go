@@ -200,7 +200,7 @@ func checkResume(before *Run, s *sim, b RunResumed, from string) error {
 		if from == "" && before.Covered(i) && reset[id] && !needsRedo(before, i) {
 			return fmt.Errorf("step %s is covered and runs again", id)
 		}
-		if n.Status == StepSucceeded && !reset[id] && !s.files[id+" done"] {
+		if n.Status == StepSucceeded && !reset[id] && writes(id) && !s.files[id+" done"] {
 			return fmt.Errorf("step %s stays done, its work is not in the restored workspace %v", id, s.files)
 		}
 	}
@@ -219,6 +219,7 @@ func TestRandomRuns(t *testing.T) {
 	if testing.Short() {
 		rounds = 100
 	}
+	seen := map[string]int{}
 	for seed := range rounds {
 		rnd := rand.New(rand.NewPCG(uint64(seed), 7))
 		plan, conds := randomPlan(rnd)
@@ -237,8 +238,21 @@ func TestRandomRuns(t *testing.T) {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(s.events))
 		}
 		checkReplay(t, seed, s)
+		seen[string(s.run.Status)]++
+		for _, e := range s.events {
+			seen[e.Body.Type()]++
+		}
 		for cut := 1; cut <= len(s.events); cut++ {
 			checkCut(t, seed, s, cut, rnd)
+		}
+	}
+	t.Logf("%d runs: %v", rounds, seen)
+	for _, want := range []string{
+		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited",
+		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
+	} {
+		if seen[want] == 0 {
+			t.Errorf("no run shows %s: the test looks away", want)
 		}
 	}
 }
@@ -272,6 +286,8 @@ func checkReplay(t *testing.T, seed int, s *sim) {
 	}
 }
 
+// checkCut cuts the log, resumes, plays to the end, and now and then does the
+// same to the longer log.
 func checkCut(t *testing.T, seed int, s *sim, cut int, rnd *rand.Rand) {
 	t.Helper()
 	before := newRun(s.run.plan, s.conds)
@@ -284,30 +300,42 @@ func checkCut(t *testing.T, seed int, s *sim, cut int, rnd *rand.Rand) {
 	if before.Status == RunSucceeded || before.Status == RunCancelled || rnd.IntN(4) == 0 {
 		opt.From = s.run.plan.Workflow.Steps[rnd.IntN(len(s.run.plan.Workflow.Steps))].ID
 	}
-	fail := func(err error, events []Event) {
-		t.Helper()
+	n, err := resumeAndCheck(before, s, cut, opt, rnd)
+	if err != nil {
+		events := s.events[:cut]
+		if n != nil {
+			events = n.events
+		}
 		t.Fatalf("seed %d, cut after event %d, from %q: %v\n%s", seed, cut, opt.From, err, dump(events))
 	}
+	if len(n.events) < 200 && rnd.IntN(3) == 0 {
+		checkCut(t, seed, n, cut+1+rnd.IntN(len(n.events)-cut), rnd)
+	}
+}
+
+func resumeAndCheck(before *Run, s *sim, cut int, opt ResumeOptions, rnd *rand.Rand) (*sim, error) {
 	n, b, err := s.resume(s.run.plan, s.events[:cut], opt)
 	if err != nil {
-		fail(err, s.events[:cut])
+		return nil, err
 	}
 	if err := checkResume(before, n, b, opt.From); err != nil {
-		fail(err, n.events)
+		return n, err
 	}
 	if err := play(n, rnd, 90, rnd.IntN(3) == 0); err != nil {
-		fail(err, n.events)
+		return n, err
 	}
 	if err := law(n.run.plan, n.events); err != nil {
-		fail(err, n.events)
+		return n, err
 	}
-	if n.run.Status == RunSucceeded && n.run.Start.Options.Until == "" {
-		for i := range n.run.finally {
-			if id := n.id(i); n.run.Nodes[i].Status == StepSucceeded && !n.files[id+" done"] {
-				fail(fmt.Errorf("the run succeeded without the work of %s", id), n.events)
-			}
+	if n.run.Status != RunSucceeded {
+		return n, nil
+	}
+	for i := range n.run.finally {
+		if id := n.id(i); n.run.Nodes[i].Status == StepSucceeded && writes(id) && !n.files[id+" done"] {
+			return n, fmt.Errorf("the run succeeded without the work of %s", id)
 		}
 	}
+	return n, nil
 }
 
 func dump(events []Event) string {

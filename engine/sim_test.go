@@ -77,7 +77,7 @@ func (s *sim) settle() error {
 			}
 			if st, ok := a.(StartStep); ok {
 				s.live = append(s.live, st.Node)
-				s.files[s.id(st.Node)+" began"] = true
+				s.mark(st.Node, "began")
 			}
 		}
 		if !changed {
@@ -91,12 +91,22 @@ func (s *sim) settle() error {
 
 func (s *sim) id(i int) string { return s.run.plan.Nodes[i].Step.ID }
 
+// mark the workspace, unless the step is one of those that change nothing (their
+// checkpoints have the id of the one before).
+func (s *sim) mark(i int, what string) {
+	if id := s.id(i); writes(id) {
+		s.files[id+" "+what] = true
+	}
+}
+
+func writes(id string) bool { return id[len(id)-1]%3 != 0 }
+
 // finish ends a running attempt; with nothing else running the workspace is stored.
 func (s *sim) finish(i int, o Outcome) error {
 	s.live = slices.DeleteFunc(s.live, func(j int) bool { return j == i })
 	f := StepFinished{Step: s.id(i), Attempt: s.run.Nodes[i].Attempts, Outcome: o}
 	if o.Status == StepSucceeded {
-		s.files[s.id(i)+" done"] = true
+		s.mark(i, "done")
 	}
 	if len(s.live) == 0 && i < s.run.finally && !s.run.Hard {
 		f.Checkpoint = s.store()

@@ -385,14 +385,6 @@ func (r *Run) cancel(at time.Time, cause string) bool {
 		r.Hard = true
 		return true
 	}
-	// Cancelled steps are not counted once the run has a cause of its own.
-	if r.CancelCause == "" {
-		for i := range r.Nodes {
-			if s := r.Nodes[i].Status; s == StepCancelled || s == StepInterrupted {
-				r.tallyOf(i).add(r, i, -1)
-			}
-		}
-	}
 	r.CancelCause, r.CancelAt = cause, at
 	return true
 }

@@ -59,9 +59,9 @@ func (r *Run) counts(i int) (rank, bool) {
 		}
 		return k, true
 	case StepCancelled, StepInterrupted:
-		// In a cancelled run the run's cause speaks; in any other one the step
-		// was stopped by something that is not the step's fault.
-		return rankInfrastructure, r.CancelCause == ""
+		// In a run that was asked to stop, the run's own cause goes first (verdict);
+		// in any other one something stopped the step that is not its fault.
+		return rankInfrastructure, true
 	}
 	return 0, false
 }
