@@ -11,6 +11,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
+	"github.com/charmbracelet/x/ansi"
 
 	"flowrun.dev/flow/engine"
 )
@@ -39,10 +40,14 @@ type tui struct {
 type live struct {
 	mu    sync.Mutex
 	n     *narrator
-	above []string // lines for the scrollback that are not printed yet
+	above []aboveLine // for the scrollback, not printed yet
+	shown [2]int      // how high the last two pictures were
+	high  int         // the highest picture so far, without the progress line
+	last  []string    // the last picture
 	tails map[string]*tail
 	stop  bool // the run was asked to stop
-	over  bool // Close was called: the picture goes
+	over  bool // Close was called: the picture stands
+	width int  // of the screen, as the program knows it
 }
 
 func newTUI(cfg Config) (Reporter, error) {
@@ -53,7 +58,7 @@ func newTUI(cfg Config) (Reporter, error) {
 		return nil, errors.New("choose output tui: TERM=dumb cannot show it; use plain or json")
 	}
 	r := &tui{
-		live:  live{n: &narrator{Style: cfg.Style, t: newTally(cfg)}, tails: map[string]*tail{}},
+		live:  live{n: &narrator{Style: cfg.Style, t: newTally(cfg)}, tails: map[string]*tail{}, width: cfg.Width},
 		out:   &onceWriter{w: cfg.Out},
 		ended: make(chan struct{}),
 	}
@@ -81,16 +86,49 @@ func (l *live) Observe(ev engine.Event) {
 	l.n.t.observe(ev)
 	switch b := ev.Body.(type) {
 	case engine.StepFinished:
-		l.above = l.n.lines(l.above, ev)
+		l.say(l.n.lines(nil, ev), false)
 		if t := l.tails[b.Step]; t != nil && b.Outcome.Status != engine.StepSucceeded {
-			l.above = t.last(l.above, "  "+l.n.paint(toneDim, clean(b.Step)+" |")+" ", tailKept)
+			l.say(t.last(nil, "  "+l.n.paint(toneDim, l.n.glyphs().bar)+" ", tailKept), true)
 		}
 		delete(l.tails, b.Step)
 		return
 	case engine.CancelRequested:
 		l.stop = true
 	}
-	l.above = l.n.lines(l.above, ev)
+	l.say(l.n.lines(nil, ev), false)
+}
+
+// aboveLine is a line for the scrollback: one of a step's output is cut at the
+// width, since `flow logs` has it; all others are folded.
+type aboveLine struct {
+	text string
+	cut  bool
+}
+
+func (l *live) say(lines []string, cut bool) {
+	for _, text := range lines {
+		l.above = append(l.above, aboveLine{text, cut})
+	}
+}
+
+// fold makes lines of at most w columns; what follows the first is indented.
+func (n *narrator) fold(a aboveLine, w int) []aboveLine {
+	switch {
+	case ansi.StringWidth(a.text) <= w:
+		return []aboveLine{a}
+	case a.cut || w < 16:
+		return []aboveLine{{n.clip(a.text, w), true}}
+	}
+	const indent = "    "
+	first := strings.SplitN(ansi.Wrap(a.text, w, ""), "\n", 2)
+	out := []aboveLine{{first[0], true}}
+	if len(first) > 1 {
+		// Wrapped again, narrower, for the indent.
+		for _, l := range strings.Split(ansi.Wrap(strings.ReplaceAll(first[1], "\n", " "), w-len(indent), ""), "\n") {
+			out = append(out, aboveLine{indent + l, true})
+		}
+	}
+	return out
 }
 
 func (l *live) Output(step string, _ bool, p []byte) {
@@ -120,21 +158,32 @@ func (r *tui) close() error {
 	r.over = true
 	hurry := r.stop
 	r.mu.Unlock()
-	// Quit waits for the program's goroutine, which may hang in a write.
-	go r.program.Quit()
+	// Send waits for the program's goroutine, which may hang in a write; it returns
+	// when the program has ended.
+	go r.program.Send(closeMsg{})
 	if !r.wait(hurry) {
 		return fmt.Errorf("write report: %w", errStuck)
 	}
 	r.mu.Lock()
-	lines := r.above
 	if r.n.t.known() {
-		lines = r.n.tail(lines)
+		r.say(r.n.tail(nil), false)
+	}
+	text := ""
+	if r.runErr == nil && len(r.last) > 0 {
+		// The program left the cursor on the picture's last row.
+		text = "\r" + ansi.EraseScreenBelow
+		if n := len(r.last) - 1; n > 0 {
+			text = "\r" + ansi.CursorUp(n) + ansi.EraseScreenBelow
+		}
+	}
+	for _, a := range r.above {
+		for _, f := range r.n.fold(a, r.width) {
+			text += f.text + "\n"
+		}
 	}
 	r.above = nil
 	r.mu.Unlock()
-	if len(lines) > 0 {
-		_, _ = io.WriteString(r.out, strings.Join(lines, "\n")+"\n") // onceWriter keeps the error
-	}
+	_, _ = io.WriteString(r.out, text) // onceWriter keeps the error
 	switch err := r.out.first(); {
 	case err != nil:
 		return fmt.Errorf("write report: %w", err)

@@ -15,6 +15,9 @@ import (
 // next ones wait for it, so that their order is kept.
 type printedMsg struct{}
 
+// closeMsg: the reporter closes.
+type closeMsg struct{}
+
 // model is the program's state besides what it shares with the reporter. The
 // spinner's tick is its only clock.
 type model struct {
@@ -22,6 +25,8 @@ type model struct {
 	width, height int
 	spin          spinner.Model
 	printing      bool
+	closing       bool
+	ticks         int
 }
 
 func newModel(l *live, width, height int) model {
@@ -44,35 +49,46 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = max(msg.Width, 1), max(msg.Height, 1)
+		m.live.mu.Lock()
+		m.live.width, m.live.high = m.width, 0
+		m.live.mu.Unlock()
 	case printedMsg:
 		m.printing = false
+		if m.closing {
+			return m, tea.Quit
+		}
 		return m.print(nil)
+	case closeMsg:
+		m.closing = true
+		if !m.printing { // else its lines would be lost, or printed twice
+			return m, tea.Quit
+		}
 	case spinner.TickMsg:
 		var tick tea.Cmd
 		m.spin, tick = m.spin.Update(msg)
+		m.ticks++
 		return m.print(tick)
 	}
 	return m, nil
 }
 
-// print hands waiting lines to the program. Never more than the screen is high:
-// the renderer puts them above the picture by moving the cursor.
+// print hands waiting lines to the program. The renderer puts them above the
+// picture by moving the cursor, which goes wrong when they and the picture on the
+// screen are together higher than it, and when no picture was shown yet.
 func (m model) print(also tea.Cmd) (tea.Model, tea.Cmd) {
-	m.live.mu.Lock()
-	defer m.live.mu.Unlock()
-	if m.printing || m.live.over || len(m.live.above) == 0 {
+	l := m.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m.printing || l.over || m.ticks < 3 || len(l.above) == 0 {
 		return m, also
 	}
-	room := max(m.height-m.lines()-1, 1)
+	room := max(m.height-max(l.shown[0], l.shown[1])-1, 1)
 	var batch []string
-	for len(m.live.above) > 0 && len(batch) < room {
-		// Wrapped here, since a line that the terminal wraps breaks the picture.
-		folded := strings.Split(ansi.Hardwrap(m.live.above[0], max(m.width-1, 1), true), "\n")
-		if len(batch) > 0 && len(batch)+len(folded) > room {
-			break
-		}
-		batch = append(batch, folded...)
-		m.live.above = m.live.above[1:]
+	for len(l.above) > 0 && len(batch) < room {
+		// Folded here, since a line that the terminal wraps breaks the picture.
+		l.above = append(l.n.fold(l.above[0], m.width-1), l.above[1:]...)
+		batch = append(batch, l.above[0].text)
+		l.above = l.above[1:]
 	}
 	m.printing = true
 	return m, tea.Batch(also, tea.Sequence(tea.Println(strings.Join(batch, "\n")), func() tea.Msg { return printedMsg{} }))
@@ -80,30 +96,33 @@ func (m model) print(also tea.Cmd) (tea.Model, tea.Cmd) {
 
 // View is the picture. Its last line is the progress, with the cursor at its
 // end: that is where the terminal echoes ^C.
+//
+// Its height never shrinks, but for a resize: the renderer loses a row of a
+// shrinking picture to the scrollback when lines are printed above it at about
+// the same time (bubbletea issue 1736). Close erases the last picture itself.
 func (m model) View() tea.View {
-	m.live.mu.Lock()
-	defer m.live.mu.Unlock()
-	v := tea.NewView("")
-	v.DisableBracketedPasteMode = true // nothing is read
-	if m.live.over {
-		return v
+	l := m.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over || l.last == nil {
+		l.last = m.picture()
 	}
-	lines := m.picture()
-	v.SetContent(strings.Join(lines, "\n"))
-	last := lines[len(lines)-1]
-	v.Cursor = tea.NewCursor(min(ansi.StringWidth(last), max(m.width-1, 0)), len(lines)-1)
+	// The screen shows this picture or, until the renderer's next beat, the one before.
+	l.shown[0], l.shown[1] = len(l.last), l.shown[0]
+	v := tea.NewView(strings.Join(l.last, "\n"))
+	v.DisableBracketedPasteMode = true // nothing is read
+	end := len(l.last) - 1
+	v.Cursor = tea.NewCursor(min(ansi.StringWidth(l.last[end]), max(m.width-1, 0)), end)
 	v.Cursor.Blink = false
 	return v
 }
 
-// lines is how high the picture is. With the lock held.
-func (m model) lines() int { return len(m.picture()) }
-
 // picture: the steps that run or wait for their next attempt, each with the end
-// of its output, then some of those that are to come, then the progress.
+// of its output, then some of those that are to come, then the progress. At most
+// two thirds of the screen; the rest is for what ended.
 func (m model) picture() []string {
 	t := m.live.n.t
-	room := max(m.height-2, 1) - 1 // the progress line
+	room := max(m.height*2/3, 2) - 1 // the progress line
 	var busy, coming []string
 	for _, id := range t.order {
 		switch t.steps[id].status {
@@ -134,6 +153,10 @@ func (m model) picture() []string {
 		out = append(out, m.live.n.paint(toneDim, "  and "+strconv.Itoa(n)+" more running"))
 	}
 	out = m.coming(out, coming, room)
+	m.live.high = min(max(m.live.high, len(out)), room)
+	for len(out) < m.live.high {
+		out = append(out, "")
+	}
 	out = append(out, m.progressLine())
 	for i := range out {
 		out[i] = m.live.n.clip(out[i], m.width-1)

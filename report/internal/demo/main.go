@@ -41,7 +41,7 @@ func run() error {
 	}
 	p := player{r: r, ctx: ctx}
 	p.play(*steps, *wide, *lines, *pace)
-	return errors.Join(ctx.Err(), r.Close())
+	return errors.Join(r.Close(), ctx.Err())
 }
 
 type player struct {
