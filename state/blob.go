@@ -114,7 +114,7 @@ func (s *Store) openPacked(name string, row *blobRow, pack string) (io.ReadClose
 		defer f.Close()
 		data := make([]byte, row.length)
 		if _, err := io.ReadFull(section, data); err != nil {
-			return nil, corrupt(name, "pack %s ends too early: %w", pack, err)
+			return nil, corrupt(name, "pack %s ends too early: %v", pack, err)
 		}
 		inline := *row
 		inline.data = data

@@ -100,7 +100,7 @@ func (l *LogReader) next(want func(*logHead) bool) (LogRecord, int, error) {
 	case torn && l.end < 0:
 		return LogRecord{}, 0, io.EOF
 	case torn:
-		return LogRecord{}, 0, corrupt(l.name, "at byte %d of %d: %w", l.off, l.end, err)
+		return LogRecord{}, 0, corrupt(l.name, "at byte %d of %d: %v", l.off, l.end, err) // %v: it is not io.EOF
 	}
 	return LogRecord{}, 0, wrap(l.name, err)
 }
