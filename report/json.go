@@ -137,7 +137,7 @@ func (r *jsonReporter) Output(step string, stderr bool, p []byte) {
 	defer r.mu.Unlock()
 	key := streamKey{step, stderr}
 	for len(p) > 0 {
-		n := min(len(p), outputSlice)
+		n := sliceLen(p)
 		if r.waitRoom(n) {
 			r.put(key, p[:n])
 		}

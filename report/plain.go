@@ -97,7 +97,7 @@ func (r *plain) Output(step string, stderr bool, p []byte) {
 		r.streams[key] = st
 	}
 	for len(p) > 0 {
-		n := min(len(p), outputSlice)
+		n := sliceLen(p)
 		// Others may write while this waits: nothing of st is kept across it.
 		if r.waitRoom(n) {
 			r.put(st, p[:n])
@@ -105,6 +105,18 @@ func (r *plain) Output(step string, stderr bool, p []byte) {
 		}
 		p = p[n:]
 	}
+}
+
+// sliceLen is how much of p is formatted at once: whole lines where there are any,
+// so that an event in between does not cut one.
+func sliceLen(p []byte) int {
+	if len(p) <= outputSlice {
+		return len(p)
+	}
+	if n := bytes.LastIndexByte(p[:outputSlice], '\n') + 1; n > 0 {
+		return n
+	}
+	return outputSlice
 }
 
 func (r *plain) prefix(step string, stderr bool) string {

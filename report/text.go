@@ -3,6 +3,7 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return fmt.Errorf("read seconds: %w", err)
 	}
-	*s = Seconds(f * float64(time.Second))
+	*s = Seconds(math.Round(f*1e3) * 1e6)
 	return nil
 }
 
