@@ -129,9 +129,6 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 		calls: map[uint64]chan *execResult{}, done: make(chan struct{}),
 		env: baseEnv(d.opts.Path),
 	}
-	if err := sb.makeHome(); err != nil {
-		return nil, createError(spec.ID, err)
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, fmt.Errorf("not ready after %v", createTimeout))
 	defer cancel()
 	if err := sb.start(ctx, spec, d.opts); err != nil {

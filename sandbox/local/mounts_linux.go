@@ -74,5 +74,17 @@ func makeDir(path string, mode os.FileMode) error {
 
 // makeFile writes a file, or makes an empty one as the target of a bind.
 func makeFile(path string, content []byte) error {
-	return step(os.WriteFile(path, content, 0o644), "write %s", path)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return step(err, "create %s", path)
+	}
+	defer unix.Close(fd)
+	for len(content) > 0 {
+		n, err := unix.Write(fd, content)
+		if err != nil {
+			return step(err, "write %s", path)
+		}
+		content = content[n:]
+	}
+	return nil
 }

@@ -3,9 +3,8 @@ package local
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +33,10 @@ var (
 	procMasked   = [...]string{"kcore", "keys", "timer_list", "latency_stats", "sched_debug", "kallsyms", "kmsg"}
 )
 
+// maxCopied is the largest file of /etc that is copied, in bytes. All of them fit
+// into the root's tmpfs.
+const maxCopied = 128 << 10
+
 // newRoot is where the new root is built: a directory that every host has and
 // whose content is not needed once home and the binary have been opened.
 const newRoot = "/tmp"
@@ -43,7 +46,7 @@ func buildRoot(c *config, home int) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return step(err, "make mounts private")
 	}
-	if err := mountTmpfs(newRoot, unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4m"); err != nil {
+	if err := mountTmpfs(newRoot, unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=16m"); err != nil {
 		return err
 	}
 	for _, part := range []func() error{
@@ -72,69 +75,111 @@ func showHost() error {
 }
 
 // showEntry makes one path of the host visible; one that is not there, or that
-// flow's user may not see, is left out.
+// flow's user may not see, is left out. The directory that it is in exists.
+//
+// This and what it calls use plain system calls: os.File and the allocations of
+// package os made up a tenth of a sandbox's creation.
 func showEntry(path string) error {
-	info, err := os.Lstat(path)
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
 		return nil
 	}
 	target := newRoot + path
-	if err := makeDir(filepath.Dir(target), 0o755); err != nil {
-		return err
-	}
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
+	switch kind := st.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFLNK:
 		link, err := os.Readlink(path)
 		if err == nil {
-			err = os.Symlink(link, target)
+			err = unix.Symlink(link, target)
 		}
 		return step(err, "link %s", path)
-	case info.IsDir():
-		if err := makeDir(target, 0o755); err != nil {
-			return err
+	case kind == unix.S_IFDIR:
+		if err := unix.Mkdir(target, 0o755); err != nil {
+			return step(err, "mkdir %s", path)
 		}
-	case info.Mode().IsRegular():
+	case kind == unix.S_IFREG && st.Size <= maxCopied:
+		return copyEntry(path, target, int(st.Size))
+	case kind == unix.S_IFREG:
 		if err := makeFile(target, nil); err != nil {
 			return err
 		}
 	default:
 		return nil
 	}
-	err = show(path, target, attrsRead, unix.AT_RECURSIVE)
+	err := show(path, target, attrsRead, unix.AT_RECURSIVE)
 	if errors.Is(err, unix.EACCES) {
 		return nil
 	}
 	return err
 }
 
+// copyEntry copies a small file: cheaper than a mount, and the root is read-only in
+// the end. One that may not be read is left out.
+func copyEntry(path, target string, size int) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	content := make([]byte, 0, size+1) // one more, to see the end
+	for len(content) <= size {
+		n, err := unix.Read(fd, content[len(content):cap(content)])
+		if err != nil {
+			return step(err, "read %s", path)
+		}
+		if n == 0 {
+			return makeFile(target, content)
+		}
+		content = content[:len(content)+n]
+	}
+	return step(unix.EFBIG, "read %s", path) // it grew meanwhile
+}
+
 func makeEtc(c *config) error {
-	etc := newRoot + "/etc"
-	if err := makeDir(etc, 0o755); err != nil {
-		return err
-	}
-	for _, pattern := range shownEtc {
-		names := []string{"/etc/" + pattern}
-		if pattern[len(pattern)-1] == '*' {
-			names, _ = filepath.Glob(names[0]) // the only error is a bad pattern, and ours are constant
-		}
-		for _, name := range names {
-			if err := showEntry(name); err != nil {
-				return err
-			}
-		}
-	}
-	for name, content := range map[string]string{
-		"passwd":      fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\nuser:x:%d:%d:user:/home/user:%s\nnobody:x:65534:65534:nobody:/:/bin/false\n", UserID, UserID, loginShell()),
-		"group":       fmt.Sprintf("root:x:0:\nuser:x:%d:\nnogroup:x:65534:\n", UserID),
-		"hosts":       "127.0.0.1 localhost " + c.Hostname + "\n::1 localhost ip6-localhost ip6-loopback\n",
-		"hostname":    c.Hostname + "\n",
-		"resolv.conf": string(c.Resolv),
-	} {
-		if err := makeFile(etc+"/"+name, []byte(content)); err != nil {
+	for _, dir := range [...]string{"/etc", "/etc/maven"} {
+		if err := makeDir(newRoot+dir, 0o755); err != nil {
 			return err
 		}
 	}
-	return step(os.Symlink("/proc/mounts", etc+"/mtab"), "link /etc/mtab")
+	var names []string // of /etc, read when a pattern asks
+	for _, entry := range shownEtc {
+		prefix, pattern := strings.CutSuffix(entry, "*")
+		if !pattern {
+			if err := showEntry("/etc/" + entry); err != nil {
+				return err
+			}
+			continue
+		}
+		if names == nil {
+			d, err := os.Open("/etc")
+			if err == nil {
+				names, err = d.Readdirnames(-1)
+				d.Close()
+			}
+			if err != nil {
+				return step(err, "list /etc")
+			}
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, prefix) {
+				if err := showEntry("/etc/" + name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	etc := newRoot + "/etc/"
+	for _, f := range [...][2]string{
+		{"passwd", fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\nuser:x:%d:%d:user:/home/user:%s\nnobody:x:65534:65534:nobody:/:/bin/false\n", UserID, UserID, loginShell())},
+		{"group", fmt.Sprintf("root:x:0:\nuser:x:%d:\nnogroup:x:65534:\n", UserID)},
+		{"hosts", "127.0.0.1 localhost " + c.Hostname + "\n::1 localhost ip6-localhost ip6-loopback\n"},
+		{"hostname", c.Hostname + "\n"},
+		{"resolv.conf", string(c.Resolv)},
+	} {
+		if err := makeFile(etc+f[0], []byte(f[1])); err != nil {
+			return err
+		}
+	}
+	return step(unix.Symlink("/proc/mounts", etc+"mtab"), "link /etc/mtab")
 }
 
 // loginShell is $SHELL of commands; it looks at the host, whose /bin is shown.

@@ -137,8 +137,15 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 			s.wait()
 		}
 	}()
-	err = <-started
-	return step(err, opExecuteSelf)
+	homeErr := s.makeHome() // meanwhile
+	if err := <-started; err != nil {
+		return step(err, opExecuteSelf)
+	}
+	if homeErr != nil {
+		s.kill()
+		<-s.done
+	}
+	return homeErr
 }
 
 // configure tells stage 1 what to build.
