@@ -126,7 +126,7 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 		fmt.Fprintf(w, "%s:%d:%d: %s %s [%s]\n", d.Pos.File, d.Pos.Line, d.Pos.Col, paint(code, string(d.Severity)+":"), d.Message, d.Rule)
 		if d.Pos.Line >= 1 && d.Pos.Line <= len(lines) {
 			line := strings.TrimRight(lines[d.Pos.Line-1], "\r")
-			fmt.Fprintf(w, "  %s\n  %s\n", printable(line), paint(code, caret(line, d.Pos.Col, d.EndCol)))
+			fmt.Fprintf(w, "  %s\n  %s\n", printable(mask(line)), paint(code, caret(line, d.Pos.Col, d.EndCol)))
 		}
 		if len(d.Expected) > 0 {
 			fmt.Fprintf(w, "  expected one of: %s\n", strings.Join(d.Expected, ", "))
@@ -141,6 +141,9 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 	_, err := io.WriteString(w, "")
 	return err
 }
+
+// mask hides what looks like a credential: the line is shown, the value never.
+func mask(line string) string { return credentials.ReplaceAllString(line, "***REDACTED***") }
 
 // printable replaces control characters: a file is not trusted with the terminal.
 func printable(s string) string {

@@ -10,13 +10,13 @@
 //
 //  1. Parse reports every mistake of a file at once, as Diagnostics sorted by
 //     position; with any error in them it returns no Workflow.
-//  2. keys.go is the ONE table of keys: the parser, schema.json and
-//     docs/language.md come from it. A key of the language that does not work yet
+//  2. keys.go is the ONE table of keys that the parser reads; schema.json and
+//     docs/language.md will come from it. A key of the language that does not work yet
 //     is in the table with Supported=false and is rejected by name.
 //  3. The verdict depends on the text alone (and the files that it names),
 //     never on the machine.
 //  4. Nothing here runs a step, opens a socket or reads the environment.
 //
-// Imports: yaml, expr, a shell parser, jsonschema, multierror; of this module
+// Imports: yaml, expr, multierror; of this module
 // nothing but redact.
 package workflow

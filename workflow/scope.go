@@ -84,7 +84,26 @@ var inputTypes = map[string]types.Type{
 	"array": types.Array(types.Any), "object": types.Any,
 }
 
-var anyMap = types.TypeOf(map[string]any{})
+// stepType and runType are StepView and RunView for the checker.
+var (
+	stepType = types.Map{
+		"status": types.String, "exit_code": types.Int, "outputs": types.Any, "stdout": types.String, "stderr": types.String,
+		"duration": types.Float, "attempts": types.Int, "changed_files": types.Array(types.String), "cost_usd": types.Float,
+	}
+	runType = types.Map{"id": types.String, "workflow": types.String, "attempt": types.Int, "started_at": types.String}
+)
+
+func stepValue(v StepView) map[string]any {
+	if v.Outputs == nil {
+		v.Outputs = map[string]any{}
+	}
+	return map[string]any{"status": v.Status, "exit_code": v.ExitCode, "outputs": v.Outputs, "stdout": v.Stdout, "stderr": v.Stderr,
+		"duration": v.Duration, "attempts": v.Attempts, "changed_files": v.ChangedFiles, "cost_usd": v.CostUSD}
+}
+
+func runValue(v RunView) map[string]any {
+	return map[string]any{"id": v.ID, "workflow": v.Workflow, "attempt": v.Attempt, "started_at": v.StartedAt}
+}
 
 // types builds the typed variables. Only the steps that the expression names are
 // in it: a file of 10,000 steps would otherwise cost 10,000 types an expression.
@@ -99,11 +118,11 @@ func (sc *scope) types(u *uses) types.Map {
 	}
 	steps := types.Map{}
 	for id := range u.steps {
-		steps[id] = types.TypeOf(StepView{})
+		steps[id] = stepType
 	}
 	boolean := types.TypeOf(func() bool { return false })
 	out := types.Map{
-		"inputs": inputs, "env": env, "steps": steps, "run": types.TypeOf(RunView{}),
+		"inputs": inputs, "env": env, "steps": steps, "run": runType,
 		"success": boolean, "failure": boolean, "always": boolean, "cancelled": boolean,
 	}
 	if sc.files {
@@ -114,7 +133,7 @@ func (sc *scope) types(u *uses) types.Map {
 		}
 	}
 	if sc.self {
-		out["self"] = types.TypeOf(StepView{})
+		out["self"] = stepType
 	}
 	return out
 }
@@ -127,17 +146,14 @@ func values(e *Expr, v Vars) map[string]any {
 		if !ok {
 			view.Status = "not_run"
 		}
-		if view.Outputs == nil {
-			view.Outputs = map[string]any{}
-		}
-		steps[r.Step] = view
+		steps[r.Step] = stepValue(view)
 	}
 	env := make(map[string]any, len(v.Env))
 	for k, s := range v.Env {
 		env[k] = s
 	}
 	out := map[string]any{
-		"inputs": v.Inputs, "env": env, "steps": steps, "run": v.Run,
+		"inputs": v.Inputs, "env": env, "steps": steps, "run": runValue(v.Run),
 		"success":   func() bool { return v.Success },
 		"failure":   func() bool { return v.Failure },
 		"always":    func() bool { return true },
@@ -147,7 +163,7 @@ func values(e *Expr, v Vars) map[string]any {
 		out["files"] = map[string]any{"exists": exists(v.Files), "hash": hash(v.Files), "read": read(v.Files)}
 	}
 	if v.Self != nil {
-		out["self"] = *v.Self
+		out["self"] = stepValue(*v.Self)
 	}
 	return out
 }

@@ -26,6 +26,8 @@ type Workflow struct {
 	MaxParallel int
 	Steps       []*Step
 	Finally     []*Step
+	// Warnings that validation found, sorted by position.
+	Warnings []Diagnostic
 }
 
 // Input is one typed input.

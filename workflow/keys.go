@@ -1,0 +1,182 @@
+package workflow
+
+// Key is one row of the table of keys: the one place where a key of the language
+// is defined. The parser, schema.json and the tables of docs/language.md come
+// from it; tests fail when they differ.
+type Key struct {
+	In   string  // the map that it belongs to: workflow, input, step, …
+	Name string  //
+	Type KeyType //
+	Of   string  // the map behind a value of type object, objects or named
+	Enum []string
+	// Later are values of the language that do not work yet.
+	Later    []string
+	Min, Max int // of integers
+	Default  string
+	Required bool
+	Kind     bool // one of the keys that say what a step does
+	Doc      string
+	Example  string
+	Since    string // the first version with it
+	// Supported is false for a key of the language that does not work yet: it is
+	// rejected by name and absent from the schema.
+	Supported bool
+}
+
+// KeyType is the shape of a key's value.
+type KeyType string
+
+const (
+	typeText      KeyType = "string"
+	typeTemplate  KeyType = "string with ${{ }}"
+	typePath      KeyType = "path"
+	typeID        KeyType = "id"
+	typeName      KeyType = "name"
+	typeBool      KeyType = "boolean"
+	typeInt       KeyType = "integer"
+	typeDuration  KeyType = "duration"
+	typeEnum      KeyType = "one of"
+	typeExpr      KeyType = "expression"
+	typeAny       KeyType = "value"
+	typeAnys      KeyType = "list of values"
+	typeStrings   KeyType = "list of strings"
+	typeIDs       KeyType = "list of ids"
+	typeNames     KeyType = "list of names"
+	typeTools     KeyType = "list of tools"
+	typeEnums     KeyType = "list of"
+	typeEnv       KeyType = "map of settings"
+	typeOutputs   KeyType = "map of outputs"
+	typeObject    KeyType = "map"
+	typeNamed     KeyType = "map of maps"
+	typeSteps     KeyType = "list of steps"
+	typeSecrets   KeyType = "list of names or maps"
+	typeRun       KeyType = "script or list"
+	typeAgent     KeyType = "prompt or map"
+	typeUndefined KeyType = ""
+)
+
+// The maps of the language.
+const (
+	inWorkflow  = "workflow"
+	inInput     = "input"
+	inSecret    = "secret"
+	inSandbox   = "sandbox"
+	inWorkspace = "workspace"
+	inDefaults  = "defaults"
+	inStep      = "step"
+	inRetry     = "retry"
+	inAgent     = "agent"
+	// inAgentDefaults has the rows of agent without those that belong to one step.
+	inAgentDefaults = "defaults.agent"
+)
+
+const v01 = "0.1"
+
+// Keys returns the table of keys, in the order of the documentation.
+func Keys() []Key {
+	rows := supportedKeys()
+	for i := range rows {
+		rows[i].Supported, rows[i].Since = true, v01
+	}
+	return append(rows, laterKeys()...)
+}
+
+func supportedKeys() []Key {
+	return []Key{
+		{In: inWorkflow, Name: "name", Type: typeText, Required: true, Doc: "The workflow's name in records and reports.", Example: "checks"},
+		{In: inWorkflow, Name: "description", Type: typeText, Doc: "What the workflow is for, for people.", Example: "Format, vet and test"},
+		{In: inWorkflow, Name: "inputs", Type: typeNamed, Of: inInput, Doc: "Typed values that a call gives with `-i name=value`.", Example: "{mode: {type: string, default: quick}}"},
+		{In: inWorkflow, Name: "env", Type: typeEnv, Doc: "Plain settings for all steps; stored, shown and hashed.", Example: "{CI: \"true\"}"},
+		{In: inWorkflow, Name: "secrets", Type: typeSecrets, Of: inSecret, Doc: "Names of secrets; a step gets only those that it names. Values never stand in the file.", Example: "[API_TOKEN]"},
+		{In: inWorkflow, Name: "sandbox", Type: typeObject, Of: inSandbox, Doc: "Where the steps run.", Example: "{driver: local}"},
+		{In: inWorkflow, Name: "workspace", Type: typeObject, Of: inWorkspace, Doc: "The files that the steps work on; empty when absent.", Example: "{from: .}"},
+		{In: inWorkflow, Name: "defaults", Type: typeObject, Of: inDefaults, Doc: "Values for steps that do not say otherwise.", Example: "{timeout: 5m}"},
+		{In: inWorkflow, Name: "timeout", Type: typeDuration, Doc: "Time limit of the whole run; none when absent.", Example: "1h"},
+		{In: inWorkflow, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many steps may run at the same time.", Example: "2"},
+		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
+		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
+
+		{In: inInput, Name: "type", Type: typeEnum, Enum: []string{"string", "number", "integer", "boolean", "array", "object"}, Default: "string", Doc: "The type of the value.", Example: "integer"},
+		{In: inInput, Name: "description", Type: typeText, Doc: "What the input means, for people.", Example: "How thorough"},
+		{In: inInput, Name: "required", Type: typeBool, Default: "false", Doc: "The call has to give it. An input is either required or has a default.", Example: "true"},
+		{In: inInput, Name: "default", Type: typeAny, Doc: "The value when the call gives none.", Example: "quick"},
+		{In: inInput, Name: "enum", Type: typeAnys, Doc: "The only values allowed.", Example: "[quick, full]"},
+		{In: inInput, Name: "pattern", Type: typeText, Doc: "A regular expression (RE2) that a string has to match somewhere; anchor it with ^ and $.", Example: "^[a-z]+$"},
+
+		{In: inSecret, Name: "name", Type: typeName, Required: true, Doc: "The secret's name, and its variable's in the steps that name it.", Example: "API_TOKEN"},
+		{In: inSecret, Name: "env", Type: typeName, Doc: "The variable that holds it (in `--env-file` or the environment); default: its name.", Example: "CI_API_TOKEN"},
+		{In: inSecret, Name: "file", Type: typePath, Doc: "The file that holds it, relative to the workflow file.", Example: "../token.txt"},
+
+		{In: inSandbox, Name: "driver", Type: typeEnum, Enum: []string{"auto", "local", "host"}, Later: []string{"docker", "e2b"}, Default: "auto", Doc: "`local`: namespaces on this machine; `host`: no isolation, by explicit word only; `auto`: the best isolation there is, never `host`.", Example: "local"},
+		{In: inSandbox, Name: "network", Type: typeEnum, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach.", Example: "full"},
+		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run"}, Later: []string{"step", "pool"}, Default: "run", Doc: "One sandbox serves all steps of a run.", Example: "run"},
+
+		{In: inWorkspace, Name: "from", Type: typePath, Doc: "The folder that the workspace starts as a copy of, relative to the project's root.", Example: "."},
+		{In: inWorkspace, Name: "exclude", Type: typeStrings, Doc: "What is not copied, in the patterns of .gitignore.", Example: "[node_modules/]"},
+		{In: inWorkspace, Name: "apply", Type: typeEnum, Enum: []string{"never", "on_success", "always"}, Default: "never", Doc: "When the workspace's changes are brought back into `from`.", Example: "on_success"},
+
+		{In: inDefaults, Name: "timeout", Type: typeDuration, Doc: "`timeout` of the steps.", Example: "5m"},
+		{In: inDefaults, Name: "retry", Type: typeObject, Of: inRetry, Doc: "`retry` of the steps; a step's own replaces it as a whole.", Example: "{max_attempts: 2}"},
+		{In: inDefaults, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh"}, Later: []string{"python", "node"}, Doc: "`shell` of the steps.", Example: "sh"},
+		{In: inDefaults, Name: "env", Type: typeEnv, Doc: "Settings of the steps, after the file's `env` and before the step's.", Example: "{GOFLAGS: -mod=mod}"},
+		{In: inDefaults, Name: "agent", Type: typeObject, Of: inAgentDefaults, Doc: "Keys of `agent` for every agent step (all but the prompt).", Example: "{max_turns: 20}"},
+
+		{In: inStep, Name: "id", Type: typeID, Required: true, Doc: "The step's name in expressions, `needs` and records: small letters, digits and underscores.", Example: "unit_tests"},
+		{In: inStep, Name: "name", Type: typeText, Doc: "A title for people.", Example: "Unit tests"},
+		{In: inStep, Name: "run", Type: typeRun, Kind: true, Doc: "A script for the step's shell, or a command as a list of words that no shell reads.", Example: "make test"},
+		{In: inStep, Name: "agent", Type: typeAgent, Of: inAgent, Kind: true, Doc: "One conversation of a coding agent: its prompt, or a map.", Example: "{prompt: Write a README, allowed_tools: [Read, Write]}"},
+		{In: inStep, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh"}, Later: []string{"python", "node"}, Default: "bash", Doc: "What reads a script: `bash` (with `-eu -o pipefail`) or `sh` (with `-eu`).", Example: "sh"},
+		{In: inStep, Name: "needs", Type: typeIDs, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none.", Example: "[build]"},
+		{In: inStep, Name: "if", Type: typeExpr, Default: "success()", Doc: "Runs the step only when the expression is true.", Example: "inputs.mode == \"full\""},
+		{In: inStep, Name: "env", Type: typeEnv, Doc: "Settings for this step.", Example: "{WHO: \"${{ inputs.who }}\"}"},
+		{In: inStep, Name: "secrets", Type: typeNames, Doc: "The declared secrets that this step gets as variables. `run` steps only, for now.", Example: "[API_TOKEN]"},
+		{In: inStep, Name: "timeout", Type: typeDuration, Doc: "Time limit of each attempt; its whole process tree ends.", Example: "10m"},
+		{In: inStep, Name: "retry", Type: typeObject, Of: inRetry, Doc: "How a failed attempt is repeated.", Example: "{max_attempts: 3}"},
+		{In: inStep, Name: "continue_on_error", Type: typeBool, Default: "false", Doc: "The run goes on when the step fails; its status stays `failed`.", Example: "true"},
+		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
+
+		{In: inRetry, Name: "max_attempts", Type: typeInt, Min: 1, Max: 100, Default: "3", Doc: "All attempts, the first included.", Example: "3"},
+		{In: inRetry, Name: "backoff", Type: typeEnum, Enum: []string{"constant", "exponential", "fibonacci"}, Default: "exponential", Doc: "How the pause grows.", Example: "constant"},
+		{In: inRetry, Name: "initial", Type: typeDuration, Default: "2s", Doc: "The first pause.", Example: "1s"},
+		{In: inRetry, Name: "max", Type: typeDuration, Default: "10s", Doc: "The longest pause.", Example: "1m"},
+		{In: inRetry, Name: "jitter", Type: typeDuration, Doc: "At most this much is added to or taken from each pause, at random.", Example: "500ms"},
+		{In: inRetry, Name: "max_elapsed", Type: typeDuration, Doc: "No new attempt after this time since the first one started.", Example: "10m"},
+		{In: inRetry, Name: "on", Type: typeEnums, Enum: []string{"exit_code", "timeout", "infrastructure", "rate_limit"}, Doc: "The failures that are tried again; default: all four.", Example: "[timeout]"},
+
+		{In: inAgent, Name: "prompt", Type: typeTemplate, Doc: "What the agent is asked to do; at most 10,000 characters.", Example: "Fix the failing test"},
+		{In: inAgent, Name: "prompt_file", Type: typePath, Doc: "A file with the prompt, relative to the workflow file; `${{ }}` works in it.", Example: "prompts/implement.md"},
+		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "replay"}, Later: []string{"claude-code", "acp", "openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, or a cassette that is played.", Example: "replay"},
+		{In: inAgent, Name: "cassette", Type: typePath, Doc: "The folder that provider `replay` plays, relative to the workflow file.", Example: "cassettes/init"},
+		{In: inAgent, Name: "profile", Type: typeEnum, Enum: profileNames(), Default: "default", Doc: "A preset of `allowed_tools`.", Example: "code_analysis"},
+		{In: inAgent, Name: "model", Type: typeText, Doc: "The model's name; default: the provider's.", Example: "claude-sonnet-4-5"},
+		{In: inAgent, Name: "system_prompt", Type: typeTemplate, Doc: "Replaces the built-in system prompt.", Example: "You are a careful reviewer."},
+		{In: inAgent, Name: "append_system_prompt", Type: typeTemplate, Doc: "Is added to the system prompt.", Example: "Answer in English."},
+		{In: inAgent, Name: "allowed_tools", Type: typeTools, Doc: "The only tools offered and executed: names, or names with a pattern.", Example: "[Read, \"Bash(go test:*)\"]"},
+		{In: inAgent, Name: "disallowed_tools", Type: typeTools, Doc: "Tools taken away from the allowed ones.", Example: "[\"Bash(rm:*)\"]"},
+		{In: inAgent, Name: "max_turns", Type: typeInt, Min: 1, Max: 10000, Default: "50", Doc: "How many answers of the model the conversation may have.", Example: "20"},
+		{In: inAgent, Name: "on_denied", Type: typeEnum, Enum: []string{"tell", "fail"}, Default: "tell", Doc: "A refused tool call is told to the agent, or fails the step (exit code 7).", Example: "fail"},
+	}
+}
+
+// laterKeys are the keys of the language that do not work yet.
+func laterKeys() []Key {
+	var rows []Key
+	for _, l := range []struct {
+		in    string
+		names []string
+	}{
+		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "budget", "on_failure", "outputs", "artifacts", "notify", "lint"}},
+		{inSecret, []string{"inject", "expose"}},
+		{inSandbox, []string{"require", "pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
+		{inWorkspace, []string{"path", "in_place"}},
+		{inDefaults, []string{"cwd"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "access", "network", "foreach", "repeat", "cache", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
+		{inRetry, []string{"workspace"}},
+		{inAgent, []string{"budget", "session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},
+	} {
+		for _, n := range l.names {
+			rows = append(rows, Key{In: l.in, Name: n})
+		}
+	}
+	return rows
+}

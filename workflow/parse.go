@@ -1,0 +1,335 @@
+package workflow
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Limits of a file (design: language, Types and limits).
+const (
+	maxFile    = 4 << 20
+	maxSteps   = 10000
+	maxNesting = 32
+	// maxExpanded bounds what aliases may stand for, against alias bombs.
+	maxExpanded = 200000
+	maxPrompt   = 10000 // characters (practice 19)
+)
+
+// ParseOptions are what Parse needs from outside of the text.
+type ParseOptions struct {
+	// ReadFile reads a file that the text names (prompt_file), relative to the
+	// workflow file. Nil makes such a key a mistake.
+	ReadFile func(name string) ([]byte, error)
+}
+
+// Load reads and parses a file. The error is a *Diagnostics, or says why the
+// file cannot be read.
+func Load(path string) (*Workflow, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the workflow: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the workflow: %w", err)
+	}
+	dir := filepath.Dir(path)
+	return Parse(path, text, ParseOptions{ReadFile: func(name string) ([]byte, error) {
+		if !filepath.IsLocal(name) {
+			return nil, errors.New("the path leads outside of the workflow's folder")
+		}
+		return os.ReadFile(filepath.Join(dir, name))
+	}})
+}
+
+// Parse checks a text. With any mistake in it, it returns no Workflow and a
+// *Diagnostics with all of them.
+func Parse(name string, text []byte, opts ParseOptions) (*Workflow, error) {
+	p := &fileParser{reader: reader{bag: bag{file: name}}, opts: opts, w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}}}
+	if root := p.document(text); root != nil {
+		p.lines = strings.Split(string(text), "\n")
+		p.top(root)
+	}
+	warnings, bad := p.finish(text)
+	if bad != nil {
+		return nil, bad
+	}
+	p.w.Warnings = warnings
+	return p.w, nil
+}
+
+// fileParser parses one file.
+type fileParser struct {
+	reader
+	opts     ParseOptions
+	w        *Workflow
+	defaults stepDefaults
+	// later compiles the expressions are compiled once all ids are known.
+	later []func()
+	ids   map[string]int // step id → index in order, finally after the steps
+}
+
+// document decodes the text into its root node, nil when that is impossible.
+func (p *fileParser) document(text []byte) *yaml.Node {
+	start := Pos{Line: 1, Col: 1}
+	if len(text) > maxFile {
+		p.add("file", start, 1, "the file has more than %d MiB", maxFile>>20)
+		return nil
+	}
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		p.add("file", posOf(text, i), 1, "the file holds a NUL byte")
+		return nil
+	}
+	if !utf8.Valid(text) {
+		p.add("file", posOf(text, invalidAt(text)), 1, "the file is not UTF-8")
+		return nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			d := p.add("file", start, 1, "the file is empty")
+			d.Expected = []string{"name", "steps"}
+			return nil
+		}
+		p.syntax(err)
+		return nil
+	}
+	var second yaml.Node
+	if err := dec.Decode(&second); err == nil {
+		p.add("file", pos(&second), 1, "the file holds a second document; a workflow is one")
+	} else if !errors.Is(err, io.EOF) {
+		p.syntax(err)
+	}
+	if n, deep := size(&doc, 0, maxExpanded); n >= maxExpanded || deep > maxNesting*2 {
+		p.add("file", start, 1, "the file is nested or expanded by aliases beyond the limit of %d levels and %d values", maxNesting, maxExpanded)
+		return nil
+	}
+	return real(doc.Content[0])
+}
+
+// tagged finds the commonest reason for it: a condition that starts with !.
+var tagged = regexp.MustCompile(`(?m)^\s*(- )?if:\s*!`)
+
+var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
+
+func (p *fileParser) syntax(err error) {
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	at := Pos{Line: 1, Col: 1}
+	if m := yamlLine.FindStringSubmatch(msg); m != nil {
+		fmt.Sscan(m[1], &at.Line)
+		msg = m[2]
+	}
+	d := p.add("yaml", at, 1, "this is not YAML: %s", msg)
+	if tagged.Match(p.w.Text) {
+		d.Hint = "an unquoted ! is a tag in YAML: quote the condition, or write  if: not (…)"
+	}
+}
+
+// size counts nodes as aliases expand them, and the depth; it stops at limit.
+func size(n *yaml.Node, depth, limit int) (count, deepest int) {
+	if depth > maxNesting*2 {
+		return 1, depth
+	}
+	n = real(n)
+	count, deepest = 1, depth
+	for _, c := range n.Content {
+		k, d := size(c, depth+1, limit-count)
+		count += k
+		deepest = max(deepest, d)
+		if count >= limit || deepest > maxNesting*2 {
+			return count, deepest
+		}
+	}
+	return count, deepest
+}
+
+func posOf(text []byte, i int) Pos {
+	line := bytes.Count(text[:i], []byte("\n"))
+	last := bytes.LastIndexByte(text[:i], '\n')
+	return Pos{Line: line + 1, Col: utf8.RuneCount(text[last+1:i]) + 1}
+}
+
+func invalidAt(text []byte) int {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return 0
+}
+
+// top reads the file's keys. Steps are read after the defaults that they take,
+// wherever those stand.
+func (p *fileParser) top(root *yaml.Node) {
+	var steps, finally, env *yaml.Node
+	var defaults *yaml.Node
+	ok := p.mapping(root, ctxTop, map[string]func(k, v *yaml.Node){
+		"name":         func(k, v *yaml.Node) { p.w.Name, _ = p.str(v, "name") },
+		"description":  func(k, v *yaml.Node) { p.w.Description, _ = p.str(v, "description") },
+		"inputs":       func(k, v *yaml.Node) { p.inputs(v) },
+		"env":          func(k, v *yaml.Node) { env = v },
+		"secrets":      func(k, v *yaml.Node) { p.secrets(v) },
+		"sandbox":      func(k, v *yaml.Node) { p.sandbox(v) },
+		"workspace":    func(k, v *yaml.Node) { p.workspace(v) },
+		"defaults":     func(k, v *yaml.Node) { defaults = v },
+		"timeout":      func(k, v *yaml.Node) { p.w.Timeout = p.duration(v, "timeout") },
+		"max_parallel": func(k, v *yaml.Node) { p.w.MaxParallel = p.integer(v, "max_parallel", 1) },
+		"steps":        func(k, v *yaml.Node) { steps = v },
+		"finally":      func(k, v *yaml.Node) { finally = v },
+	})
+	if !ok {
+		return
+	}
+	if p.w.Name == "" {
+		p.add("required", pos(root), 1, "the workflow has no name")
+	}
+	if env != nil {
+		p.w.Env = p.env(env, "env", p.scope(-1, false, false))
+	}
+	if defaults != nil {
+		p.readDefaults(defaults)
+	}
+	p.steps(steps, finally, root)
+	for _, f := range p.later {
+		f()
+	}
+	p.unused()
+	for _, s := range append(append([]*Step{}, p.w.Steps...), p.w.Finally...) {
+		s.Hash = hashStep(p.w, s)
+	}
+}
+
+// unused inputs are warnings: a typing mistake in an expression shows as one.
+func (p *fileParser) unused() {
+	for _, in := range p.w.Inputs {
+		if !strings.Contains(string(p.w.Text), "inputs."+in.Name) {
+			d := p.add("unused-input", in.Pos, len(in.Name), "input %s is never used", in.Name)
+			d.Severity = SeverityWarning
+		}
+	}
+}
+
+var (
+	idName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+func (p *fileParser) inputs(n *yaml.Node) {
+	p.pairs(n, "inputs", func(k, v *yaml.Node) {
+		in := Input{Name: k.Value, Type: "string", Pos: pos(k)}
+		if !idName.MatchString(in.Name) {
+			p.at("name", k, "an input's name has lower-case letters, digits and underscores, and starts with a letter")
+		}
+		var def *yaml.Node
+		p.mapping(v, ctxInput, map[string]func(k, v *yaml.Node){
+			"type":        func(k, v *yaml.Node) { in.Type = p.word(ctxInput, k, v) },
+			"description": func(k, v *yaml.Node) { in.Description, _ = p.str(v, "description") },
+			"required":    func(k, v *yaml.Node) { in.Required = p.boolean(v, "required") },
+			"default":     func(k, v *yaml.Node) { def = v },
+			"enum": func(k, v *yaml.Node) {
+				p.list(v, "enum", func(x *yaml.Node) {
+					var val any
+					_ = x.Decode(&val)
+					in.Enum = append(in.Enum, val)
+				})
+			},
+			"pattern": func(k, v *yaml.Node) {
+				in.Pattern, _ = p.str(v, "pattern")
+				if _, err := regexp.Compile(in.Pattern); err != nil {
+					p.at("pattern", v, "pattern: %v", err)
+				}
+			},
+		})
+		if inputTypes[in.Type] == nil {
+			in.Type = "string"
+		}
+		if def != nil {
+			in.HasDefault = true
+			_ = def.Decode(&in.Default)
+			v, err := convert(in, in.Default)
+			if err != nil {
+				p.at("type", def, "the default of input %s %v", in.Name, err)
+			}
+			in.Default = v
+			if in.Required {
+				p.at("required", def, "input %s is required and has a default; it can be only one", in.Name)
+			}
+		}
+		p.w.Inputs = append(p.w.Inputs, in)
+	})
+}
+
+func (p *fileParser) secrets(n *yaml.Node) {
+	seen := map[string]bool{}
+	p.list(n, "secrets", func(x *yaml.Node) {
+		s := Secret{Pos: pos(x)}
+		s.Pos.File = p.file
+		if real(x).Kind == yaml.ScalarNode {
+			s.Name = real(x).Value
+		} else {
+			p.mapping(x, ctxSecret, map[string]func(k, v *yaml.Node){
+				"name": func(k, v *yaml.Node) { s.Name, _ = p.str(v, "name") },
+				"env":  func(k, v *yaml.Node) { s.Env, _ = p.str(v, "env") },
+				"file": func(k, v *yaml.Node) { s.File, _ = p.str(v, "file") },
+			})
+		}
+		switch {
+		case !envName.MatchString(s.Name):
+			// The text is not shown: it may be the secret itself.
+			d := p.add("name", s.Pos, 1, "a secret is declared by the name of a variable: letters, digits and underscores")
+			d.Hint = "its value comes from the environment, --env-file or a file, never from here"
+			return
+		case seen[s.Name]:
+			p.at("duplicate-key", x, "secret %s is declared twice", s.Name)
+		case s.Env != "" && s.File != "":
+			p.at("exclusive", x, "secret %s has env and file; it can be only one", s.Name)
+		}
+		seen[s.Name] = true
+		p.w.Secrets = append(p.w.Secrets, s)
+	})
+}
+
+func (p *fileParser) sandbox(n *yaml.Node) {
+	p.w.Sandbox.Pos = pos(n)
+	p.mapping(n, ctxSandbox, map[string]func(k, v *yaml.Node){
+		"driver":  func(k, v *yaml.Node) { p.w.Sandbox.Driver = p.word(ctxSandbox, k, v) },
+		"network": func(k, v *yaml.Node) { p.w.Sandbox.Network = p.word(ctxSandbox, k, v) },
+		"reuse":   func(k, v *yaml.Node) { p.word(ctxSandbox, k, v) },
+	})
+}
+
+func (p *fileParser) workspace(n *yaml.Node) {
+	p.w.Workspace.Pos = pos(n)
+	p.mapping(n, ctxWorkspace, map[string]func(k, v *yaml.Node){
+		"from": func(k, v *yaml.Node) {
+			s, ok := p.str(v, "from")
+			if ok && !filepath.IsLocal(s) {
+				p.at("path", v, "workspace.from must lie in the project: %q leads outside", s)
+			}
+			p.w.Workspace.From = s
+		},
+		"exclude": func(k, v *yaml.Node) {
+			p.list(v, "exclude", func(x *yaml.Node) {
+				s, _ := p.str(x, "exclude")
+				if strings.HasPrefix(s, "!") {
+					p.at("pattern", x, "exclude does not know negation")
+				}
+				p.w.Workspace.Exclude = append(p.w.Workspace.Exclude, s)
+			})
+		},
+		"apply": func(k, v *yaml.Node) { p.w.Workspace.Apply = p.word(ctxWorkspace, k, v) },
+	})
+}

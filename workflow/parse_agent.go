@@ -1,0 +1,114 @@
+package workflow
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// tools that an agent step may be allowed.
+var tools = []string{"Bash", "Read", "Write", "Edit", "Glob", "Grep"}
+
+var toolRule = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`)
+
+func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
+	a := &AgentStep{Pos: pos(n), Provider: "anthropic", MaxTurns: 50, OnDenied: "tell"}
+	if p.defaults.agent != nil {
+		p.agentKeys(a, p.defaults.agent, sc)
+	}
+	if x := real(n); x.Kind == yaml.ScalarNode {
+		a.Prompt = p.template(n, "agent", sc, nil)
+	} else {
+		p.agentKeys(a, n, sc)
+	}
+	if a.AllowedTools == nil && a.Profile != "" {
+		a.AllowedTools = profiles[a.Profile]
+	}
+	if a.AllowedTools == nil {
+		d := p.at("agent-tools", n, "the agent step has no allowed_tools; it gets those of profile default: %s", strings.Join(profiles["default"], ", "))
+		d.Severity = SeverityWarning
+		a.AllowedTools = profiles["default"]
+	}
+	switch {
+	case a.Prompt == nil && a.PromptFile == "":
+		p.at("required", n, "the agent step has no prompt")
+	case a.Prompt != nil && utf8.RuneCountInString(a.Prompt.Source()) > maxPrompt:
+		p.at("limit", n, "the prompt has more than %d characters", maxPrompt)
+	}
+	if a.Provider == "replay" && a.Cassette == "" {
+		p.at("required", n, "provider replay needs a cassette")
+	}
+	return a
+}
+
+func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, sc *scope) {
+	p.mapping(n, ctxAgent, map[string]func(k, v *yaml.Node){
+		"prompt":               func(k, v *yaml.Node) { a.Prompt = p.template(v, "prompt", sc, nil) },
+		"prompt_file":          func(k, v *yaml.Node) { p.promptFile(a, v, sc) },
+		"provider":             func(k, v *yaml.Node) { a.Provider = p.word(ctxAgent, k, v) },
+		"profile":              func(k, v *yaml.Node) { a.Profile = p.word(ctxAgent, k, v) },
+		"model":                func(k, v *yaml.Node) { a.Model, _ = p.str(v, "model") },
+		"system_prompt":        func(k, v *yaml.Node) { a.SystemPrompt = p.template(v, "system_prompt", sc, nil) },
+		"append_system_prompt": func(k, v *yaml.Node) { a.AppendSystemPrompt = p.template(v, "append_system_prompt", sc, nil) },
+		"allowed_tools":        func(k, v *yaml.Node) { a.AllowedTools = p.toolRules(v, "allowed_tools") },
+		"disallowed_tools":     func(k, v *yaml.Node) { a.DisallowedTools = p.toolRules(v, "disallowed_tools") },
+		"max_turns":            func(k, v *yaml.Node) { a.MaxTurns = p.integer(v, "max_turns", 1) },
+		"on_denied":            func(k, v *yaml.Node) { a.OnDenied = p.word(ctxAgent, k, v) },
+		"cassette":             func(k, v *yaml.Node) { a.Cassette, _ = p.str(v, "cassette") },
+	})
+}
+
+func (p *fileParser) toolRules(n *yaml.Node, what string) []string {
+	rules := p.grants(n, what)
+	for i, r := range rules {
+		at := real(n)
+		if i < len(at.Content) {
+			at = real(at.Content[i])
+		}
+		m := toolRule.FindStringSubmatch(r)
+		switch {
+		case m == nil:
+			p.at("tool", at, "%q is not a tool rule; expected Name or Name(pattern)", r)
+		case strings.HasPrefix(m[1], "mcp__") || m[1] == "WebFetch" || m[1] == "WebSearch" || m[1] == "Task":
+			p.at("not-supported", at, "tool %s is not supported yet", m[1])
+		case !slices.Contains(tools, m[1]):
+			d := p.at("tool", at, "unknown tool %q", m[1])
+			d.Expected, d.Suggestion = tools, nearest(m[1], tools)
+		}
+	}
+	return rules
+}
+
+// promptFile freezes the file's content; its `${{ }}` parts are expressions too.
+func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
+	name, ok := p.str(n, "prompt_file")
+	if !ok {
+		return
+	}
+	a.PromptFile = name
+	if p.opts.ReadFile == nil {
+		p.at("file", n, "prompt_file %q cannot be read here", name)
+		return
+	}
+	b, err := p.opts.ReadFile(name)
+	if err != nil {
+		p.at("file", n, "read prompt_file: %v", err)
+		return
+	}
+	if !utf8.Valid(b) || utf8.RuneCount(b) > maxPrompt {
+		p.at("limit", n, "prompt_file %q is not text of at most %d characters", name, maxPrompt)
+		return
+	}
+	p.w.Files[name] = b
+	text := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: string(b), Line: n.Line, Column: n.Column}
+	a.Prompt = p.template(text, "prompt_file", sc, nil)
+}
+
+// credentials are the shapes of well-known keys. A table of prefixes and their
+// least lengths, not a guess by entropy.
+var credentials = regexp.MustCompile(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
+
+func credential(s string) bool { return credentials.MatchString(s) }

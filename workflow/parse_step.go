@@ -1,0 +1,403 @@
+package workflow
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// stepDefaults is `defaults:`.
+type stepDefaults struct {
+	timeout time.Duration
+	retry   *Retry
+	shell   string
+	env     *yaml.Node
+	agent   *yaml.Node
+}
+
+func (p *fileParser) readDefaults(n *yaml.Node) {
+	d := &p.defaults
+	p.mapping(n, ctxDefaults, map[string]func(k, v *yaml.Node){
+		"timeout": func(k, v *yaml.Node) { d.timeout = p.duration(v, "timeout") },
+		"retry":   func(k, v *yaml.Node) { d.retry = p.retry(v) },
+		"shell":   func(k, v *yaml.Node) { d.shell = p.word(ctxStep, k, v) },
+		"env":     func(k, v *yaml.Node) { d.env = v },
+		"agent":   func(k, v *yaml.Node) { d.agent = v },
+	})
+}
+
+// steps reads both lists. Ids are collected first, so that a reference can say
+// whether its step exists at all.
+func (p *fileParser) steps(steps, finally, root *yaml.Node) {
+	p.ids = map[string]int{}
+	if steps == nil {
+		p.add("required", pos(root), 1, "the workflow has no steps")
+		return
+	}
+	var nodes []*yaml.Node
+	collect := func(n *yaml.Node, what string) int {
+		if n == nil {
+			return 0
+		}
+		count := 0
+		p.list(n, what, func(x *yaml.Node) { nodes = append(nodes, x); count++ })
+		return count
+	}
+	first := collect(steps, "steps")
+	if first == 0 && real(steps).Kind == yaml.SequenceNode {
+		p.at("required", steps, "steps is empty")
+	}
+	collect(finally, "finally")
+	if len(nodes) > maxSteps {
+		p.at("limit", nodes[maxSteps], "the file has more than %d steps", maxSteps)
+		return
+	}
+	for i, n := range nodes {
+		p.id(n, i)
+	}
+	g := newGraph(len(nodes), first)
+	for i, n := range nodes {
+		s := p.step(n, i, g)
+		if i < first {
+			p.w.Steps = append(p.w.Steps, s)
+		} else {
+			p.w.Finally = append(p.w.Finally, s)
+		}
+	}
+	p.cycles(g)
+}
+
+// id notes a step's id; a good one only once.
+func (p *fileParser) id(n *yaml.Node, i int) {
+	n = real(n)
+	for j := 0; n.Kind == yaml.MappingNode && j+1 < len(n.Content); j += 2 {
+		if n.Content[j].Value != "id" {
+			continue
+		}
+		v := real(n.Content[j+1])
+		if !idName.MatchString(v.Value) {
+			d := p.at("id", v, "a step's id has lower-case letters, digits and underscores, and starts with a letter")
+			d.Suggestion = strings.ToLower(strings.ReplaceAll(v.Value, "-", "_"))
+			if !idName.MatchString(d.Suggestion) {
+				d.Suggestion = ""
+			}
+		}
+		if _, dup := p.ids[v.Value]; dup {
+			p.at("duplicate-id", v, "there is another step %q above", v.Value)
+			return
+		}
+		p.ids[v.Value] = i
+		return
+	}
+}
+
+func (p *fileParser) step(n *yaml.Node, i int, g *graph) *Step {
+	s := &Step{Pos: pos(n), Timeout: p.defaults.timeout}
+	s.Pos.File = p.file
+	if p.defaults.retry != nil {
+		s.Retry = *p.defaults.retry
+	}
+	var run, agent, shell, needs, cond, env, outputs, secrets *yaml.Node
+	keep := func(to **yaml.Node) func(k, v *yaml.Node) { return func(k, v *yaml.Node) { *to = v } }
+	ok := p.mapping(n, ctxStep, map[string]func(k, v *yaml.Node){
+		"id":                func(k, v *yaml.Node) { s.ID, _ = p.str(v, "id") },
+		"name":              func(k, v *yaml.Node) { s.Name, _ = p.str(v, "name") },
+		"run":               keep(&run),
+		"agent":             keep(&agent),
+		"shell":             func(k, v *yaml.Node) { shell = v; p.word(ctxStep, k, v) },
+		"needs":             keep(&needs),
+		"if":                keep(&cond),
+		"env":               keep(&env),
+		"secrets":           keep(&secrets),
+		"timeout":           func(k, v *yaml.Node) { s.Timeout = p.duration(v, "timeout") },
+		"retry":             func(k, v *yaml.Node) { s.Retry = *p.retry(v) },
+		"continue_on_error": func(k, v *yaml.Node) { s.ContinueOnError = p.boolean(v, "continue_on_error") },
+		"outputs":           keep(&outputs),
+	})
+	if !ok {
+		return s
+	}
+	if s.ID == "" {
+		p.add("required", pos(n), 1, "the step has no id")
+	}
+	p.needs(s, needs, i, g)
+	sc := func(self bool) *scope { return p.scope(i, self, true) }
+	p.later = append(p.later, func() {
+		visible := g.before(i)
+		with := func(self bool) *scope {
+			x := sc(self)
+			x.visible = func(id string) bool { return visible(p.ids[id]) }
+			return x
+		}
+		if cond != nil {
+			s.If = p.condition(cond, with(false))
+		}
+		s.Env = append(s.Env, p.w.Env...)
+		for _, e := range []*yaml.Node{p.defaults.env, env} {
+			if e != nil {
+				s.Env = append(s.Env, p.env(e, "env", with(false))...)
+			}
+		}
+		if outputs != nil {
+			p.outputs(s, outputs, with(true))
+		}
+		p.kind(n, s, run, agent, shell, with(false))
+	})
+	if secrets != nil {
+		p.stepSecrets(s, secrets)
+	}
+	return s
+}
+
+// kind reads the one kind key.
+func (p *fileParser) kind(n *yaml.Node, s *Step, run, agent, shell *yaml.Node, sc *scope) {
+	switch {
+	case run != nil && agent != nil:
+		p.at("kind", agent, "the step has run and agent; a step has one kind")
+	case run != nil:
+		s.Kind = KindRun
+		s.Run = p.run(run, shell, sc)
+	case agent != nil:
+		s.Kind = KindAgent
+		s.Agent = p.agent(agent, sc)
+		if s.Timeout == 0 {
+			d := p.at("agent-timeout", n, "agent step %s has no timeout", s.ID)
+			d.Severity = SeverityWarning
+		}
+	case !hasKey(n, "workflow", "approve", "steps"):
+		d := p.add("kind", pos(n), 1, "the step does nothing: it has no kind key")
+		d.Expected = []string{"run", "agent"}
+	}
+}
+
+func hasKey(n *yaml.Node, names ...string) bool {
+	n = real(n)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if slices.Contains(names, n.Content[i].Value) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *fileParser) run(n, shell *yaml.Node, sc *scope) *RunStep {
+	r := &RunStep{Pos: pos(n), Shell: "bash"}
+	if p.defaults.shell != "" {
+		r.Shell = p.defaults.shell
+	}
+	if shell != nil {
+		r.Shell = real(shell).Value
+	}
+	if x := real(n); x.Kind == yaml.SequenceNode {
+		p.list(n, "run", func(a *yaml.Node) {
+			if t := p.template(a, "run", sc, nil); t != nil {
+				r.Argv = append(r.Argv, t)
+			}
+		})
+		if len(x.Content) == 0 {
+			p.at("required", n, "run is an empty list")
+		}
+		return r
+	}
+	r.Script = p.template(n, "run", sc, p.inScript)
+	return r
+}
+
+// inScript refuses free text in a script: it would be run as code.
+func (p *fileParser) inScript(e *Expr) error {
+	if harmless(e, p.w.Inputs) {
+		return nil
+	}
+	return fmt.Errorf("`%s` is free text; inside a script it would run as code", strings.TrimSpace(e.source))
+}
+
+func (p *fileParser) needs(s *Step, n *yaml.Node, i int, g *graph) {
+	if n == nil {
+		return
+	}
+	s.HasNeeds = true
+	s.Needs = []string{}
+	if real(n).Kind == yaml.MappingNode {
+		p.at("not-supported", n, "needs with any or count is not supported yet")
+		return
+	}
+	var on []int
+	p.list(n, "needs", func(x *yaml.Node) {
+		id, _ := p.str(x, "needs")
+		at, ok := p.ids[id]
+		switch {
+		case !ok:
+			d := p.at("unknown-step", real(x), "there is no step %q", id)
+			d.Suggestion = nearest(id, keysOf(p.ids))
+		case at == i:
+			p.at("cycle", real(x), "step %s needs itself", id)
+		case (at < g.first) != (i < g.first):
+			p.at("unknown-step", real(x), "needs stays within its list: %q is in the other one", id)
+		case slices.Contains(s.Needs, id):
+		default:
+			s.Needs = append(s.Needs, id)
+			on = append(on, at)
+		}
+	})
+	g.set(i, on, pos(n))
+}
+
+func (p *fileParser) condition(n *yaml.Node, sc *scope) *Expr {
+	n = real(n)
+	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
+		d := p.at("condition", n, "an unquoted ! is a tag in YAML")
+		d.Hint = fmt.Sprintf("write  if: '%s%s'  or  if: not (…)", n.Tag, n.Value)
+		return nil
+	}
+	src, ok := p.str(n, "if")
+	if !ok {
+		return nil
+	}
+	if t := strings.TrimSpace(src); strings.HasPrefix(t, "${{") {
+		d := p.at("condition", n, "if takes a bare expression")
+		d.Hint = "write  if: " + strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(t, "${{"), "}}"))
+		return nil
+	}
+	e, err := compile(src, sc, true)
+	if err != nil {
+		p.inside(n, src, src, err)
+		return nil
+	}
+	return e
+}
+
+// template compiles the `${{ }}` parts of a string. check may refuse one.
+func (p *fileParser) template(n *yaml.Node, what string, sc *scope, check func(*Expr) error) *Template {
+	src, ok := p.str(n, what)
+	if !ok {
+		return nil
+	}
+	if !strings.Contains(src, "${{") {
+		return Literal(src)
+	}
+	texts, exprs, _, bad := split(src)
+	if bad >= 0 {
+		p.inside(real(n), src, src[bad:min(len(src), bad+12)], &exprError{msg: "${{ is never closed by }}", width: 3})
+		return nil
+	}
+	t := &Template{source: src}
+	for i, text := range texts {
+		if text != "" {
+			t.parts = append(t.parts, part{text: text})
+		}
+		if i == len(exprs) {
+			break
+		}
+		e, err := compile(exprs[i], sc, false)
+		if err == nil && check != nil {
+			if err = check(e); err != nil {
+				err = &exprError{msg: err.Error(), width: utf8.RuneCountInString(exprs[i])}
+				d := p.inside(real(n), src, exprs[i], err)
+				d.Rule, d.Hint = "script-injection", "pass it as a variable:\nenv: {VALUE: \"${{"+exprs[i]+"}}\"}\nand use \"$VALUE\" in the script"
+				continue
+			}
+		}
+		if err != nil {
+			p.inside(real(n), src, exprs[i], err)
+			continue
+		}
+		t.parts = append(t.parts, part{expr: e})
+	}
+	return t
+}
+
+// inside reports a mistake at its place within a string that may span lines:
+// the expression's text is looked for from the node's line on.
+func (p *fileParser) inside(n *yaml.Node, _, fragment string, err error) *Diagnostic {
+	var ee *exprError
+	if !errors.As(err, &ee) {
+		ee = &exprError{msg: err.Error(), width: 1}
+	}
+	at := pos(n)
+	first, _, _ := strings.Cut(fragment, "\n")
+	for l := n.Line; l <= len(p.lines) && l < n.Line+2000; l++ {
+		line := p.lines[l-1]
+		from := 0
+		if l == n.Line {
+			from = len(string([]rune(line)[:min(n.Column-1, utf8.RuneCountInString(line))]))
+		}
+		if i := strings.Index(line[from:], first); i >= 0 {
+			at = Pos{Line: l, Col: utf8.RuneCountInString(line[:from+i]) + 1 + ee.offset}
+			break
+		}
+	}
+	d := p.add("expression", at, ee.width, "%s", ee.msg)
+	d.Suggestion = ee.suggestion
+	return d
+}
+
+func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
+	var out []EnvVar
+	p.pairs(n, what, func(k, v *yaml.Node) {
+		if !envName.MatchString(k.Value) {
+			p.at("name", k, "a variable's name has letters, digits and underscores")
+			return
+		}
+		if strings.HasPrefix(k.Value, "FLOW_") || k.Value == "FLOW" {
+			p.at("name", k, "variables that start with FLOW_ are set by flow")
+			return
+		}
+		if credential(real(v).Value) {
+			// The value is not echoed: Render shows the line, so the place is the key's and the line is masked there.
+			d := p.at("credential", k, "the value of %s looks like a credential", k.Value)
+			d.Hint = "declare it under `secrets` and give its value in the environment or --env-file"
+			return
+		}
+		if t := p.template(v, k.Value, sc, nil); t != nil {
+			out = append(out, EnvVar{Name: k.Value, Value: t, Pos: pos(k)})
+		}
+	})
+	return out
+}
+
+func (p *fileParser) outputs(s *Step, n *yaml.Node, sc *scope) {
+	p.pairs(n, "outputs", func(k, v *yaml.Node) {
+		if t := p.template(v, k.Value, sc, nil); t != nil {
+			s.Outputs = append(s.Outputs, Output{Name: k.Value, Expr: t, Pos: pos(k)})
+		}
+	})
+}
+
+func (p *fileParser) stepSecrets(s *Step, n *yaml.Node) {
+	var declared []string
+	for _, x := range p.w.Secrets {
+		declared = append(declared, x.Name)
+	}
+	for _, name := range p.grants(n, "secrets") {
+		if !slices.Contains(declared, name) {
+			d := p.at("unknown-secret", n, "a secret named here is not declared under `secrets`")
+			d.Expected, d.Suggestion = declared, nearest(name, declared)
+			continue
+		}
+		s.Secrets = append(s.Secrets, name)
+	}
+}
+
+func (p *fileParser) retry(n *yaml.Node) *Retry {
+	r := &Retry{Written: true, MaxAttempts: 3, Backoff: "exponential", Initial: 2 * time.Second, Max: 10 * time.Second}
+	p.mapping(n, ctxRetry, map[string]func(k, v *yaml.Node){
+		"max_attempts": func(k, v *yaml.Node) { r.MaxAttempts = p.integer(v, "max_attempts", 1) },
+		"backoff":      func(k, v *yaml.Node) { r.Backoff = p.word(ctxRetry, k, v) },
+		"initial":      func(k, v *yaml.Node) { r.Initial = p.duration(v, "initial") },
+		"max":          func(k, v *yaml.Node) { r.Max = p.duration(v, "max") },
+		"jitter":       func(k, v *yaml.Node) { r.Jitter = p.duration(v, "jitter") },
+		"max_elapsed":  func(k, v *yaml.Node) { r.MaxElapsed = p.duration(v, "max_elapsed") },
+		"on": func(k, v *yaml.Node) {
+			p.list(v, "on", func(x *yaml.Node) { r.On = append(r.On, p.word(ctxRetry, k, x)) })
+		},
+	})
+	if r.Max < r.Initial {
+		r.Max = r.Initial
+	}
+	return r
+}

@@ -1,0 +1,199 @@
+package workflow
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// reader turns yaml nodes into values and collects mistakes.
+type reader struct {
+	bag
+	lines []string
+}
+
+// pos is a node's place; yaml.v3 counts columns in characters already.
+func pos(n *yaml.Node) Pos { return Pos{Line: n.Line, Col: n.Column} }
+
+// real follows an alias.
+func real(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+func (r *reader) at(rule string, n *yaml.Node, format string, args ...any) *Diagnostic {
+	width := 1
+	if n.Kind == yaml.ScalarNode && n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+		width = utf8.RuneCountInString(n.Value)
+		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+			width += 2
+		}
+	}
+	return r.add(rule, pos(n), width, format, args...)
+}
+
+// kindWords names what a node is, for people.
+var kindWords = map[yaml.Kind]string{yaml.MappingNode: "a map", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
+
+// mapping reads the keys of a context and calls f for each good one. It reports
+// unknown, repeated and unsupported keys.
+func (r *reader) mapping(n *yaml.Node, c Context, f map[string]func(k, v *yaml.Node)) bool {
+	n = real(n)
+	if n.Kind != yaml.MappingNode {
+		d := r.at("type", n, "%s is %s; expected a map", c, kindWords[n.Kind])
+		d.Expected = supported(c)
+		return false
+	}
+	seen := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if first, ok := seen[k.Value]; ok {
+			r.at("duplicate-key", k, "key %q is here a second time; the first is in line %d", k.Value, first.Line)
+			continue
+		}
+		seen[k.Value] = k
+		row, ok := key(c, k.Value)
+		switch {
+		case !ok:
+			d := r.at("unknown-key", k, "unknown key %q in %s", k.Value, c)
+			d.Expected, d.Suggestion = supported(c), nearest(k.Value, supported(c))
+		case !row.Supported:
+			r.at("not-supported", k, "%s is not supported yet", k.Value)
+		default:
+			if fn := f[k.Value]; fn != nil {
+				fn(k, v)
+			}
+		}
+	}
+	return true
+}
+
+// pairs walks a map of free names (env, inputs, outputs).
+func (r *reader) pairs(n *yaml.Node, what string, f func(k, v *yaml.Node)) {
+	n = real(n)
+	if n.Kind != yaml.MappingNode {
+		r.at("type", n, "%s is %s; expected a map", what, kindWords[n.Kind])
+		return
+	}
+	seen := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		if first, ok := seen[k.Value]; ok {
+			r.at("duplicate-key", k, "%q is here a second time; the first is in line %d", k.Value, first.Line)
+			continue
+		}
+		seen[k.Value] = k
+		f(k, n.Content[i+1])
+	}
+}
+
+// str reads a string; other scalars are mistakes unless loose (env values are
+// text, whatever YAML thinks of 8080 or yes).
+func (r *reader) str(n *yaml.Node, what string) (string, bool) {
+	n = real(n)
+	if n.Kind != yaml.ScalarNode {
+		r.at("type", n, "%s is %s; expected a string", what, kindWords[n.Kind])
+		return "", false
+	}
+	if n.Tag == "!!null" {
+		r.at("type", n, "%s is empty; expected a string", what)
+		return "", false
+	}
+	return n.Value, true
+}
+
+// word reads one of a key's words.
+func (r *reader) word(c Context, k, n *yaml.Node) string {
+	s, ok := r.str(n, k.Value)
+	row, _ := key(c, k.Value)
+	switch {
+	case !ok, slices.Contains(row.Enum, s):
+		return s
+	case slices.Contains(row.Later, s):
+		r.at("not-supported", real(n), "%s: %s is not supported yet", k.Value, s)
+	default:
+		d := r.at("enum", real(n), "%s: unknown word %q", k.Value, s)
+		d.Expected, d.Suggestion = row.Enum, nearest(s, row.Enum)
+	}
+	return s
+}
+
+func (r *reader) boolean(n *yaml.Node, what string) bool {
+	n = real(n)
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" && (n.Value == "true" || n.Value == "false") {
+		return n.Value == "true"
+	}
+	d := r.at("type", n, "%s is not a boolean", what)
+	d.Expected = []string{"true", "false"}
+	return false
+}
+
+// number is an integer as YAML 1.2 writes it.
+var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
+func (r *reader) integer(n *yaml.Node, what string, least int) int {
+	n = real(n)
+	if n.Kind != yaml.ScalarNode || !number.MatchString(n.Value) {
+		d := r.at("type", n, "%s is not a whole number", what)
+		d.Hint = "numbers have no underscores and no leading zeros"
+		return least
+	}
+	v, err := strconv.Atoi(n.Value)
+	if err != nil || v < least {
+		r.at("range", n, "%s must be at least %d", what, least)
+		return least
+	}
+	return v
+}
+
+func (r *reader) duration(n *yaml.Node, what string) time.Duration {
+	n = real(n)
+	d, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 || strings.ContainsAny(n.Value, "+_") {
+		x := r.at("duration", n, "%s is not a duration", what)
+		x.Expected = []string{"90s", "5m", "1h30m", "500ms"}
+		return 0
+	}
+	return d
+}
+
+// list calls f for each item.
+func (r *reader) list(n *yaml.Node, what string, f func(*yaml.Node)) {
+	n = real(n)
+	if n.Kind != yaml.SequenceNode {
+		d := r.at("type", n, "%s is %s; expected a list", what, kindWords[n.Kind])
+		if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+			d.Hint = fmt.Sprintf("write [%s]", n.Value)
+		}
+		return
+	}
+	for _, x := range n.Content {
+		f(x)
+	}
+}
+
+// grants reads a list of strings that grant something: literals only.
+func (r *reader) grants(n *yaml.Node, what string) []string {
+	out := []string{}
+	r.list(n, what, func(x *yaml.Node) {
+		s, ok := r.str(x, what)
+		if !ok {
+			return
+		}
+		if strings.Contains(s, "${{") {
+			d := r.at("policy", real(x), "%s takes no expressions", what)
+			d.Hint = "what a step may do is fixed before anything runs"
+			return
+		}
+		out = append(out, s)
+	})
+	return out
+}
