@@ -22,8 +22,8 @@ build: tools ## build the static binary bin/flow
 	@mkdir -p bin
 	$(BUILD) -o bin/flow ./cmd/flow
 
-quickstart: build ## build, then run examples/workflows/quickstart.yaml
-	./bin/flow run examples/workflows/quickstart.yaml
+quickstart: build ## build, then run examples/workflows/control.yaml
+	./bin/flow run examples/workflows/control.yaml
 
 test: tools ## run all tests
 	$(GO) test -tags $(TAGS) -timeout $(TIME) ./...
@@ -44,8 +44,8 @@ fuzz: tools ## each fuzz target for a minute
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzRedactor -fuzztime 60s ./redact
 
-generate: build ## rewrite schema.json and the tables in docs/
-	$(GO) test -tags $(TAGS) ./workflow -run 'Schema|Docs' -update
+generate: tools ## rewrite the golden files of the language
+	$(GO) test -tags $(TAGS) ./workflow -update
 
 clean: ## remove what make built
 	rm -rf bin

@@ -26,5 +26,5 @@ func (h *Host) Apply(ctx context.Context, dst string) (checkpoint.ApplyReport, e
 			return checkpoint.ApplyReport{}, fmt.Errorf("read checkpoint %s: %w", base, err)
 		}
 	}
-	return checkpoint.Apply(ctx, result.Subtree(workspaceInTar), before.Subtree(workspaceInTar), h.cfg.Checkpoints, dst, checkpoint.ApplyOptions{})
+	return checkpoint.Apply(ctx, result.Subtree(workspaceInTar), before.Subtree(workspaceInTar), h.cfg.Checkpoints, dst, checkpoint.ApplyOptions{Exclude: h.cfg.Workflow.Workspace.Exclude})
 }

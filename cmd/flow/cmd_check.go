@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/workflow"
+)
+
+func cmdValidate(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "validate FILE...", Short: "Report every mistake of the files", Long: "Reports every mistake of the files at once. The verdict is the same on every machine." + exitHelp(0, 2),
+		Example: "  flow validate ci.yaml",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{msg: "flow validate takes at least one file", hint: "usage: " + cmd.UseLine()}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return a.validate(args) },
+	}
+}
+
+func (a *app) validate(files []string) error {
+	var last error
+	for _, f := range files {
+		w, err := workflow.Load(f)
+		if err := a.printDiagnostics(err); err != nil {
+			last = err
+			var p printed
+			if !errors.As(err, &p) {
+				fmt.Fprintf(a.err, "flow: %v\n", err)
+				last = printed{err}
+			}
+			continue
+		}
+		if a.json {
+			if err := report.WriteJSON(a.out, map[string]any{"file": f, "exit_code": 0, "diagnostics": w.Warnings}); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := workflow.Render(a.err, w.Warnings, w.Text, false); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "%s: ok, %d steps\n", f, len(w.Steps)+len(w.Finally))
+	}
+	return last
+}
+
+func cmdPlan(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "plan FILE", Short: "Say what would run", Long: "Says what would run, in which order, under which conditions and with which rights." + exitHelp(0, 2),
+		Example: "  flow plan ci.yaml", Args: exactly(1, "one workflow file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			plan, err := a.load(args[0])
+			if err != nil {
+				return err
+			}
+			return a.printPlan(plan)
+		},
+	}
+}
+
+func (a *app) printPlan(plan *workflow.Plan) error {
+	v := report.PlanOf(plan)
+	if a.json {
+		return report.WriteJSON(a.out, v)
+	}
+	return report.PlanText(a.out, v, a.style())
+}
+
+func cmdVersion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Long: "Prints the version." + exitHelp(0), Example: "  flow version", Args: exactly(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return report.WriteJSON(a.out, map[string]string{"version": version})
+			}
+			fmt.Fprintln(a.out, "flow", version)
+			return nil
+		},
+	}
+}
+
+// unhealthyError says that something that flow needs does not work here.
+type unhealthyError struct{ what []string }
+
+func (e *unhealthyError) Error() string { return fmt.Sprintf("not healthy: %v", e.what) }
+
+// check is one row of doctor.
+type check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
+}
+
+func cmdDoctor(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Say what isolation this machine gives, and why", Long: "Really starts a sandbox of each kind and opens the database." + exitHelp(0, 3),
+		Example: "  flow doctor --json", Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
+	}
+}
+
+func (a *app) doctor(ctx context.Context) error {
+	checks := []check{}
+	for _, d := range a.drivers() {
+		c := check{Name: "sandbox " + d.Name()}
+		caps, err := d.Probe(ctx)
+		c.OK = err == nil
+		c.Text = fmt.Sprintf("tier %s", caps.Tier)
+		if caps.Reason != "" {
+			c.Text += ": " + caps.Reason
+		}
+		if err != nil {
+			c.Text = err.Error()
+			var se *sandbox.Error
+			if errors.As(err, &se) {
+				c.Hint = se.Hint
+			}
+		}
+		checks = append(checks, c)
+	}
+	checks = append(checks, a.checkState(ctx))
+	bad := []string{}
+	for _, c := range checks {
+		if !c.OK {
+			bad = append(bad, c.Name)
+		}
+	}
+	if a.json {
+		if err := report.WriteJSON(a.out, map[string]any{"checks": checks, "healthy": len(bad) == 0}); err != nil {
+			return err
+		}
+	} else {
+		for _, c := range checks {
+			word := "ok  "
+			if !c.OK {
+				word = "FAIL"
+			}
+			fmt.Fprintf(a.out, "%s  %-15s %s\n", word, c.Name, c.Text)
+			if c.Hint != "" {
+				fmt.Fprintf(a.out, "      %s\n", c.Hint)
+			}
+		}
+	}
+	if len(bad) > 0 {
+		return printed{&unhealthyError{bad}}
+	}
+	return nil
+}
+
+func (a *app) checkState(ctx context.Context) check {
+	c := check{Name: "database", OK: true, Text: "no state directory yet"}
+	store, err := a.readState()
+	if err == nil && store != nil {
+		defer store.Close()
+		c.Text = store.Dir()
+		err = store.CheckIntegrity(ctx)
+	}
+	if err != nil {
+		c.OK, c.Text, c.Hint = false, err.Error(), state.Hint(err)
+	}
+	return c
+}

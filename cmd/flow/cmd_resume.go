@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/workflow"
+)
+
+type resumeFlags struct {
+	from, envFile, output string
+	accept                bool
+	grace                 time.Duration
+}
+
+func cmdResume(a *app) *cobra.Command {
+	f := &resumeFlags{}
+	c := &cobra.Command{
+		Use:   "resume [RUN]",
+		Short: "Continue a failed or interrupted run",
+		Long: "Restores the newest checkpoint, skips what succeeded, and continues at what\n" +
+			"failed or was in flight. RUN is an id, a prefix of one, latest (the default) or\nlatest-failed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+		Example: "  flow resume\n  flow resume k7m2 --from test\n  flow resume --accept-changes",
+		Args:    atMost(1, "one run"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.resume(cmd.Context(), first(append(args, "latest")...), f)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.from, "from", "", "run this step again, and all that comes after it")
+	fl.BoolVar(&f.accept, "accept-changes", false, "the file changed since: run the changed steps again, and what needs them")
+	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
+	fl.StringVar(&f.output, "output", "", "tui, plain or json")
+	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long `finally` may take after Ctrl-C or SIGTERM")
+	return c
+}
+
+func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
+	if store, err := a.readState(); err != nil {
+		return err
+	} else if store == nil {
+		return &usageError{msg: "there is no run to resume here", hint: "start one with `flow run FILE`"}
+	} else {
+		store.Close()
+	}
+	store, root, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	id, err := store.Resolve(ctx, word)
+	if err != nil {
+		return err
+	}
+	// The lock first: what is read after it cannot change any more.
+	owner, err := store.Acquire(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	run, started, err := replay(ctx, store, root, id)
+	if err != nil {
+		return err
+	}
+	plan, text, err := a.today(root, run, started, f)
+	if err != nil {
+		return err
+	}
+	drift := map[string]string{}
+	if text != nil {
+		for _, d := range engine.Drift(run.Plan().Workflow, plan.Workflow) {
+			if d.Change != "removed" {
+				drift[d.Step] = "its definition was " + d.Change
+			}
+		}
+	}
+	resumed, err := engine.PlanResume(plan, run, engine.ResumeOptions{From: f.from, Changed: drift})
+	if err != nil {
+		return err
+	}
+	if text != nil {
+		resumed.Text, resumed.Files = text, plan.Workflow.Files
+		run.Redefine(plan)
+	}
+	secrets, set, err := a.loadSecrets(plan.Workflow, f.envFile, filepath.Dir(plan.Workflow.Path))
+	if err != nil {
+		return err
+	}
+	options := started.Options
+	options.Grace = f.grace
+	if err := a.agentsReady(plan, options); err != nil {
+		return err
+	}
+	owner.SetKinds(kindsOf(plan))
+	before, err := stepRows(ctx, store, id)
+	if err != nil {
+		return err
+	}
+	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, opening: resumed, options: options, project: root,
+		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: baseOf(ctx, store, id)}
+	return s.drive(ctx)
+}
+
+// replay folds the events of a run over its frozen definition.
+func replay(ctx context.Context, store *state.Store, root, id string) (*engine.Run, engine.RunStarted, error) {
+	events, err := store.Events(ctx, id, 0)
+	if err != nil {
+		return nil, engine.RunStarted{}, err
+	}
+	if len(events) == 0 {
+		return nil, engine.RunStarted{}, fmt.Errorf("read run %s: it has no events", id)
+	}
+	started, ok := events[0].Body.(engine.RunStarted)
+	if !ok {
+		return nil, started, fmt.Errorf("read run %s: its first event is %s", id, events[0].Body.Type())
+	}
+	plan, err := frozen(root, started.Path, started.Text, started.Files)
+	if err != nil {
+		return nil, started, err
+	}
+	run := engine.NewRun(plan)
+	for _, e := range events {
+		if r, ok := e.Body.(engine.RunResumed); ok && r.Text != nil {
+			next, err := frozen(root, started.Path, r.Text, r.Files)
+			if err != nil {
+				return nil, started, err
+			}
+			run.Redefine(next)
+			started.Text, started.Files = r.Text, r.Files
+		}
+		if err := run.Apply(e); err != nil {
+			return nil, started, fmt.Errorf("read run %s: %w", id, err)
+		}
+	}
+	return run, started, nil
+}
+
+// frozen parses a definition as an event holds it.
+func frozen(root, path string, text []byte, files map[string][]byte) (*workflow.Plan, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(root, path)
+	}
+	w, err := workflow.Parse(path, text, workflow.ParseOptions{ReadFile: func(name string) ([]byte, error) {
+		if b, ok := files[name]; ok {
+			return b, nil
+		}
+		return nil, fs.ErrNotExist
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("read the run's definition: %w", err)
+	}
+	return workflow.BuildPlan(w), nil
+}
+
+// today compares the file with the frozen definition. A changed one is refused,
+// with what changed, unless the call accepts it; text is then the new one.
+func (a *app) today(root string, run *engine.Run, started engine.RunStarted, f *resumeFlags) (*workflow.Plan, []byte, error) {
+	path := run.Plan().Workflow.Path
+	now, err := os.ReadFile(path)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) || f.accept {
+			return nil, nil, &usageError{msg: fmt.Sprintf("read the workflow: %v", err)}
+		}
+		return run.Plan(), nil, nil // gone: the frozen definition is all there is
+	}
+	w, err := workflow.Load(path)
+	if err != nil {
+		if string(now) == string(started.Text) {
+			return nil, nil, a.printDiagnostics(err)
+		}
+		if err := a.printDiagnostics(err); err != nil {
+			return nil, nil, err
+		}
+	}
+	drift := engine.Drift(run.Plan().Workflow, w)
+	if len(drift) == 0 {
+		return run.Plan(), nil, nil
+	}
+	if f.accept {
+		return workflow.BuildPlan(w), w.Text, nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s changed since run %s started:", relative(root, path), run.ID)
+	for _, d := range drift {
+		fmt.Fprintf(&b, "\n    step %s was %s", d.Step, d.Change)
+	}
+	return nil, nil, &usageError{msg: b.String(), hint: "`flow resume " + run.ID + " --accept-changes` runs these steps again, and what needs them"}
+}
+
+// baseOf is the checkpoint that holds the imported source, "" when none was made.
+func baseOf(ctx context.Context, store *state.Store, id string) string {
+	events, err := store.Events(ctx, id, 0)
+	if err != nil {
+		return ""
+	}
+	for _, e := range events {
+		if w, ok := e.Body.(engine.WorkspaceImported); ok {
+			return w.Checkpoint
+		}
+	}
+	return ""
+}
+
+// stepRows are the steps of a run for people, from its execution records.
+func stepRows(ctx context.Context, store *state.Store, id string) ([]report.StepRow, error) {
+	infos, err := store.Steps(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	records, err := store.Records(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]report.StepRow, 0, len(infos))
+	index := map[string]int{}
+	for _, i := range infos {
+		index[i.Step] = len(rows)
+		rows = append(rows, report.StepRow{ID: i.Step, Status: i.Status, Attempts: i.Attempt, Reason: i.Reason})
+	}
+	for _, r := range records {
+		i, ok := index[r.Step]
+		if !ok {
+			continue
+		}
+		row := &rows[i]
+		status := row.Status
+		row.FromOutcome(r.Outcome)
+		row.Status, row.Kind = status, r.Kind
+		row.Records = append(row.Records, report.RecordView{Attempt: r.Attempt, Status: r.Outcome.Status, Class: r.Outcome.Class,
+			ExitCode: r.Outcome.ExitCode, Error: r.Outcome.Error, Started: r.Outcome.Started, Duration: report.Seconds(r.Outcome.Duration)})
+	}
+	return rows, nil
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/steps"
+	"flowrun.dev/flow/workflow"
+)
+
+type runFlags struct {
+	inputs, envFile, output string
+	pairs                   []string
+	options                 engine.Options
+	dryRun                  bool
+}
+
+func cmdRun(a *app) *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:     "run FILE",
+		Short:   "Run a workflow file",
+		Long:    "Runs a workflow file: its steps in one sandbox, each recorded and checkpointed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+		Example: "  flow run ci.yaml\n  flow run ci.yaml -i mode=full --env-file .env",
+		Args:    exactly(1, "one workflow file"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.runFile(cmd.Context(), args[0], f) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.pairs, "input", "i", nil, "an input, name=value; repeatable")
+	fl.StringVar(&f.inputs, "inputs", "", "file of inputs, YAML or JSON")
+	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
+	fl.StringVar(&f.options.Driver, "driver", "", "auto, local or host; overrides the file")
+	fl.StringVar(&f.options.Provider, "provider", "", "who holds the agents' conversations; overrides the file")
+	fl.StringVar(&f.options.Replay, "replay", "", "folder of cassettes that every agent step is played from")
+	fl.StringVar(&f.options.Until, "until", "", "run this step and what it needs, then stop")
+	fl.StringVar(&f.options.Apply, "apply", "", "never, on_success or always; overrides the file")
+	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long `finally` may take after Ctrl-C or SIGTERM")
+	fl.StringVar(&f.output, "output", "", "tui, plain or json (default: tui on a terminal, else plain)")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and start nothing")
+	return c
+}
+
+// words are the flags that take one of a few words.
+func (f *runFlags) check(plan *workflow.Plan) error {
+	for _, w := range []struct {
+		flag, got string
+		words     []string
+	}{
+		{"--driver", f.options.Driver, []string{"auto", "local", "host"}},
+		{"--apply", f.options.Apply, []string{"never", "on_success", "always"}},
+	} {
+		if w.got != "" && !contains(w.words, w.got) {
+			return &usageError{msg: fmt.Sprintf("%s takes one of %v, got %q", w.flag, w.words, w.got)}
+		}
+	}
+	if _, ok := plan.ByID[f.options.Until]; f.options.Until != "" && !ok {
+		return &usageError{msg: fmt.Sprintf("--until: there is no step %q", f.options.Until)}
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
+	plan, err := a.load(path)
+	if err != nil {
+		return err
+	}
+	w := plan.Workflow
+	if err := f.check(plan); err != nil {
+		return err
+	}
+	given, err := givenInputs(f.inputs, f.pairs)
+	if err != nil {
+		return err
+	}
+	inputs, err := workflow.ResolveInputs(w, given)
+	if err != nil {
+		return &usageError{msg: err.Error()}
+	}
+	if f.dryRun {
+		return a.printPlan(plan)
+	}
+	if err := a.agentsReady(plan, f.options); err != nil {
+		return err
+	}
+	secrets, set, err := a.loadSecrets(w, f.envFile, filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	// The preflight: nothing is recorded for a machine that cannot run it.
+	if _, _, err := steps.Choose(ctx, first(f.options.Driver, w.Sandbox.Driver), a.drivers()); err != nil {
+		return err
+	}
+	store, root, err := a.openState(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	started := engine.RunStarted{RunID: state.NewRunID(), Workflow: w.Name, Path: relative(root, path), Text: w.Text, Files: w.Files,
+		Inputs: inputs, Options: f.options, FlowVersion: version}
+	now := time.Now().UTC()
+	owner, err := store.CreateRun(ctx, started, state.RunExtra{At: now, Kinds: kindsOf(plan)})
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	run := engine.NewRun(plan)
+	if err := run.Apply(engine.Event{Seq: 1, At: now, Body: started}); err != nil {
+		return err
+	}
+	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, options: f.options, project: root,
+		secrets: secrets, redact: set, output: f.output}
+	return s.drive(ctx)
+}
+
+// load parses a file and prints its mistakes.
+func (a *app) load(path string) (*workflow.Plan, error) {
+	w, err := workflow.Load(path)
+	if err := a.printDiagnostics(err); err != nil {
+		return nil, err
+	}
+	return workflow.BuildPlan(w), nil
+}
+
+func (a *app) printDiagnostics(err error) error {
+	var bad *workflow.Diagnostics
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &bad):
+		return &usageError{msg: err.Error()}
+	case a.json:
+		if err := report.WriteJSON(a.out, map[string]any{"exit_code": codeInvalid, "class": "invalid", "diagnostics": bad.List}); err != nil {
+			return err
+		}
+	default:
+		if err := bad.Render(a.err, false); err != nil {
+			return err
+		}
+	}
+	return printed{bad}
+}
+
+// agentsReady asks the providers of all agent steps before anything starts.
+func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
+	providers := a.providers()
+	for i := range plan.Nodes {
+		s := plan.Nodes[i].Step
+		if s.Kind != workflow.KindAgent {
+			continue
+		}
+		at := engine.Attempt{Step: s, Options: o}
+		name := steps.ProviderFor(at)
+		p, ok := providers[name]
+		if !ok {
+			return &usageError{msg: fmt.Sprintf("%s:%d: step %s: agent provider %s is not supported yet", plan.Workflow.Path, s.Pos.Line, s.ID, name)}
+		}
+		if err := p.Check(steps.AgentRequest(steps.Config{Workflow: plan.Workflow, FileDir: filepath.Dir(plan.Workflow.Path)}, at)); err != nil {
+			return &usageError{msg: fmt.Sprintf("%s:%d: step %s: %v", plan.Workflow.Path, s.Pos.Line, s.ID, err)}
+		}
+	}
+	return nil
+}
+
+// openState opens the state directory for writing and sweeps what dead runs left.
+func (a *app) openState(ctx context.Context) (*state.Store, string, error) {
+	dir, err := a.stateDirFor()
+	if err != nil {
+		return nil, "", err
+	}
+	root, err := project(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	store, err := state.Open(dir, state.Options{})
+	if err != nil {
+		return nil, "", err
+	}
+	left, err := store.Leftovers(ctx)
+	for _, l := range left {
+		// Holding the run keeps a resume of it out while its old sandbox goes.
+		owner, err := store.Acquire(ctx, l.Run)
+		if err != nil {
+			continue
+		}
+		_ = os.RemoveAll(l.Path)
+		_ = owner.Close()
+	}
+	if err != nil {
+		store.Close()
+		return nil, "", err
+	}
+	return store, root, nil
+}
+
+// readState opens the state directory for a command that only looks. Nil where
+// there is none yet.
+func (a *app) readState() (*state.Store, error) {
+	dir, err := a.stateDirFor()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "flow.db")); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return state.OpenReadOnly(dir, state.Options{})
+}
+
+func kindsOf(plan *workflow.Plan) map[string]string {
+	out := make(map[string]string, len(plan.Nodes))
+	for i := range plan.Nodes {
+		out[plan.Nodes[i].Step.ID] = string(plan.Nodes[i].Step.Kind)
+	}
+	return out
+}
+
+func relative(root, path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(root, abs); err == nil {
+		return rel
+	}
+	return abs
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"flowrun.dev/flow/checkpoint"
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/redact"
+	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/steps"
+	"flowrun.dev/flow/workflow"
+)
+
+// session is one run that this process owns.
+type session struct {
+	a       *app
+	store   *state.Store
+	owner   *state.Owner
+	plan    *workflow.Plan
+	run     *engine.Run
+	opening engine.Body
+	options engine.Options
+	project string
+	before  []report.StepRow
+	secrets map[string]string
+	redact  *redact.Set
+	output  string
+	// restore and base are the checkpoints of a resumed run.
+	restore, base string
+}
+
+// drive runs the session to its end and prints it.
+func (s *session) drive(ctx context.Context) error {
+	w := s.plan.Workflow
+	driver, _, err := steps.Choose(ctx, first(s.options.Driver, w.Sandbox.Driver), s.a.drivers())
+	if err != nil {
+		return err
+	}
+	rep, err := s.reporter()
+	if err != nil {
+		return err
+	}
+	defer rep.Close()
+	dir, err := s.store.MakeRunDir(s.run.ID)
+	if err != nil {
+		return err
+	}
+	source := ""
+	if w.Workspace.From != "" {
+		source = filepath.Join(s.project, w.Workspace.From)
+	}
+	host := steps.NewHost(steps.Config{
+		RunID: s.run.ID, Workflow: w, Driver: driver, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
+		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(),
+		Restore: s.restore, Base: s.base,
+		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
+	})
+	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening}
+	stop := watchSignals(loop)
+	status, err := loop.Drive(ctx)
+	stop()
+	if err != nil {
+		rep.Close()
+		return s.redact.Error(err)
+	}
+	cause := s.run.Cause
+	if err := s.apply(ctx, host, status); err != nil {
+		rep.Close()
+		return err
+	}
+	code := runCode(status, s.run.Class, cause)
+	rep.Final(report.Final{Status: status, ExitCode: code, Class: classOf(code), Cause: cause, Continue: report.ContinueCommand(s.run.ID, status)})
+	if err := rep.Close(); err != nil {
+		return fmt.Errorf("print the run: %w", err)
+	}
+	if code == codeOK {
+		return nil
+	}
+	return printed{&runError{run: s.run.ID, status: status, class: s.run.Class, cause: cause}}
+}
+
+// apply brings the result back where the file or the call asks for it.
+func (s *session) apply(ctx context.Context, host *steps.Host, status engine.RunStatus) error {
+	w := s.plan.Workflow
+	word := first(s.options.Apply, w.Workspace.Apply)
+	if w.Workspace.From == "" || word == "" || word == "never" || word == "on_success" && status != engine.RunSucceeded {
+		return nil
+	}
+	rep, err := host.Apply(ctx, filepath.Join(s.project, w.Workspace.From))
+	var conflict *checkpoint.ConflictError
+	if errors.As(err, &conflict) {
+		return hinted{err, "nothing was changed; resolve them, or look at the result with `flow show`"}
+	}
+	if err != nil {
+		return fmt.Errorf("apply the result: %w", err)
+	}
+	for _, l := range rep.LeftOut {
+		fmt.Fprintf(s.a.err, "flow: not applied: %s: %s\n", l.Path, l.Reason)
+	}
+	return nil
+}
+
+func (s *session) reporter() (report.Reporter, error) {
+	term := report.Terminal{}
+	if f, ok := s.a.out.(*os.File); ok {
+		term = report.LookTerminal(f, s.a.env)
+	}
+	kind := report.Kind(s.output)
+	if kind == "" {
+		kind = report.DefaultKind(term)
+		if s.a.json {
+			kind = report.JSON
+		}
+	}
+	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt}
+	rep, err := report.New(kind, cfg)
+	if err != nil {
+		return nil, &usageError{msg: err.Error()}
+	}
+	return rep, nil
+}
+
+// watchSignals passes Ctrl-C and SIGTERM to the loop; the second one stops hard.
+func watchSignals(loop *engine.Loop) (stop func()) {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sig := range c {
+			cause := "sigint"
+			if sig == syscall.SIGTERM {
+				cause = "sigterm"
+			}
+			loop.Interrupt(cause)
+		}
+	}()
+	return func() {
+		signal.Stop(c)
+		close(c)
+		<-done
+	}
+}
+
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}

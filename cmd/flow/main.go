@@ -1,0 +1,36 @@
+// Command flow runs AI coding agents and shell steps as one declarative
+// pipeline in one sandbox. This package is wiring only: the tables of commands,
+// drivers, providers and exit codes, and what is between them and the terminal.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"flowrun.dev/flow/sandbox/local"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	// The sandbox's init is this same binary: it must take over before anything
+	// else starts.
+	if local.InitMain(os.Args) {
+		return
+	}
+	os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Main runs one command and returns its exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{in: stdin, out: stdout, err: stderr, env: os.Getenv, environ: os.Environ}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	return a.exit(err)
+}

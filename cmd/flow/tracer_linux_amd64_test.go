@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The tracer runs flow under ptrace and counts the system calls by which it
+// makes something durable in its state directory. Asked to, it kills flow at one
+// of them, before the call takes effect: the most exact kill -9 there is. It is a
+// process of its own (the test binary, see TestMain), because waiting for
+// "any child" would take the children of other tests.
+
+// tracerEnv holds a tracerJob as JSON; set, the test binary is the tracer.
+const tracerEnv = "FLOW_TEST_TRACER"
+
+type tracerJob struct {
+	Argv []string
+	Dir  string
+	// Under is the folder whose files count.
+	Under string
+	// KillAt is the number of the call at which flow is killed, 0 for never.
+	KillAt int
+}
+
+type tracerResult struct {
+	Calls    int
+	ByName   map[string]int
+	Killed   bool
+	ExitCode int
+}
+
+// durable is the table of calls that count. The value says which argument is the
+// file descriptor, -1 where it is a path.
+var durable = map[uint64]struct {
+	name string
+	fd   int
+}{
+	unix.SYS_WRITE:     {"write", 0},
+	unix.SYS_PWRITE64:  {"write", 0},
+	unix.SYS_WRITEV:    {"write", 0},
+	unix.SYS_PWRITEV:   {"write", 0},
+	unix.SYS_FTRUNCATE: {"truncate", 0},
+	unix.SYS_FSYNC:     {"fsync", 0},
+	unix.SYS_FDATASYNC: {"fsync", 0},
+	unix.SYS_RENAME:    {"rename", -1},
+	unix.SYS_RENAMEAT:  {"rename", -1},
+	unix.SYS_RENAMEAT2: {"rename", -1},
+	unix.SYS_UNLINKAT:  {"unlink", -1},
+	unix.SYS_UNLINK:    {"unlink", -1},
+}
+
+func tracerMain(text string) int {
+	var job tracerJob
+	if err := json.Unmarshal([]byte(text), &job); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	res, err := trace(job)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	if err := json.NewEncoder(os.Stderr).Encode(res); err != nil {
+		return 2
+	}
+	return 0
+}
+
+// trace must stay on one thread: a tracee listens to its tracer thread only.
+func trace(job tracerJob) (tracerResult, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	res := tracerResult{ByName: map[string]int{}}
+	cmd := exec.Command(job.Argv[0], job.Argv[1:]...)
+	cmd.Dir = job.Dir
+	cmd.Env = withoutTracer(os.Environ())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	if err := cmd.Start(); err != nil {
+		return res, err
+	}
+	pid := cmd.Process.Pid
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil {
+		return res, err
+	}
+	// Threads are followed, children are not: they are steps and sandboxes.
+	opts := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
+	if err := unix.PtraceSetOptions(pid, opts); err != nil {
+		return res, err
+	}
+	inside := map[int]bool{} // thread → between entry and exit of a call
+	if err := unix.PtraceSyscall(pid, 0); err != nil {
+		return res, err
+	}
+	for {
+		tid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return res, err
+		}
+		if ws.Exited() || ws.Signaled() {
+			delete(inside, tid)
+			if tid != pid {
+				continue
+			}
+			res.ExitCode = ws.ExitStatus()
+			if ws.Signaled() {
+				res.ExitCode = 128 + int(ws.Signal())
+			}
+			return res, nil
+		}
+		sig := 0
+		switch stop := ws.StopSignal(); {
+		case stop == unix.SIGTRAP|0x80:
+			inside[tid] = !inside[tid]
+			if inside[tid] && counts(tid, pid, job.Under, &res) && job.KillAt > 0 && res.Calls == job.KillAt {
+				res.Killed = true
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		case stop == unix.SIGTRAP: // a new thread was made
+		case stop == unix.SIGSTOP: // a new thread's first stop
+		default:
+			sig = int(stop)
+		}
+		// ESRCH: it was killed meanwhile, and is waited for above.
+		_ = unix.PtraceSyscall(tid, sig)
+	}
+}
+
+func counts(tid, pid int, under string, res *tracerResult) bool {
+	var regs unix.PtraceRegs
+	if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+		return false
+	}
+	call, ok := durable[regs.Orig_rax]
+	if !ok {
+		return false
+	}
+	if call.fd == 0 {
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int(regs.Rdi)))
+		if err != nil || !strings.HasPrefix(path, under) {
+			return false
+		}
+	}
+	res.Calls++
+	res.ByName[call.name]++
+	return true
+}
+
+func withoutTracer(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, tracerEnv+"=") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}

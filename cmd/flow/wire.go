@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/host"
+	"flowrun.dev/flow/sandbox/local"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/steps"
+)
+
+// drivers is the table of sandbox drivers, strongest first.
+func (a *app) drivers() []sandbox.Driver {
+	path := a.env("PATH")
+	return []sandbox.Driver{
+		local.New(local.Options{Path: path}),
+		host.New(host.Options{Path: path}),
+	}
+}
+
+// providers is the table of agent providers by name.
+func (a *app) providers() map[string]agent.Provider {
+	return map[string]agent.Provider{}
+}
+
+// clock is the time of the machine.
+type clock struct{}
+
+func (clock) Now() time.Time { return time.Now() }
+
+func (clock) After(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTimer(d)
+	return t.C, func() { t.Stop() }
+}
+
+// logs gives package steps the store's logs: the two know each other's interface
+// only here.
+type logs struct{ *state.Store }
+
+func (l logs) OpenLog(run, step string, attempt int) (steps.LogWriter, error) {
+	w, err := l.Store.OpenLog(run, step, attempt)
+	if err != nil {
+		return nil, err
+	}
+	return logWriter{w}, nil
+}
+
+func (l logs) Tail(ctx context.Context, ref string, s steps.Stream, limit int) ([]byte, error) {
+	text, err := l.Store.Tail(ctx, ref, s == steps.Stderr, limit)
+	return []byte(text), err
+}
+
+type logWriter struct{ w *state.LogWriter }
+
+func (l logWriter) Write(s steps.Stream, p []byte) error {
+	if s == steps.Stderr {
+		return l.w.Write(state.Stderr, p)
+	}
+	return l.w.Write(state.Stdout, p)
+}
+
+func (l logWriter) Finish() (string, error) { return l.w.Finish() }
