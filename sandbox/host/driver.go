@@ -162,7 +162,7 @@ func (s *Sandbox) enter(cancel context.CancelCauseFunc) (leave func(), err error
 	}, nil
 }
 
-// Close kills what runs and waits for it.
+// Close kills what runs and waits for it, at most closeTimeout, also when ctx has ended.
 func (s *Sandbox) Close(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closed
@@ -177,7 +177,7 @@ func (s *Sandbox) Close(ctx context.Context) error {
 			close(s.done)
 		}()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, closeTimeout, fmt.Errorf("commands did not end within %v", closeTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeTimeout, fmt.Errorf("commands did not end within %v", closeTimeout))
 	defer cancel()
 	select {
 	case <-s.done:

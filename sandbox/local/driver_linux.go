@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"flowrun.dev/flow/checkpoint"
@@ -29,6 +30,8 @@ const (
 	createTimeout = 20 * time.Second
 	// probeTimeout bounds a whole Probe.
 	probeTimeout = 30 * time.Second
+	// maxHostname is the kernel's limit (__NEW_UTS_LEN).
+	maxHostname = 64
 )
 
 // maxID is the longest Spec.ID, in bytes.
@@ -116,6 +119,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 	}
 	if spec.Hostname == "" {
 		spec.Hostname = "sandbox"
+	}
+	if len(spec.Hostname) > maxHostname || strings.ContainsFunc(spec.Hostname, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return invalid(fmt.Errorf("host name %q is not of up to %d printable ASCII characters", spec.Hostname, maxHostname), "")
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, createError(spec.ID, err)

@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 		helper()
 		return
 	}
+	if os.Getenv(probeHelper) != "" {
+		probe()
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -284,13 +284,14 @@ func (s *Sandbox) failed(cause error) error {
 		Hint: "Something on this machine killed it (out of memory?); a new sandbox can go on from the last checkpoint."}
 }
 
-// Close ends everything inside and waits until it has ended.
+// Close ends everything inside and waits until it has ended. It takes its own time,
+// at most closeTimeout, also when ctx has ended.
 func (s *Sandbox) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.kill()
-	ctx, cancel := context.WithTimeoutCause(ctx, closeTimeout, fmt.Errorf("processes inside did not end within %v", closeTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeTimeout, fmt.Errorf("processes inside did not end within %v", closeTimeout))
 	defer cancel()
 	select {
 	case <-s.done:
