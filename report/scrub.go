@@ -64,7 +64,7 @@ func special(p []byte) int {
 
 // write appends what p becomes to dst.
 func (s *scrubber) write(dst, p []byte) []byte {
-	if s.nPart > 0 {
+	for s.nPart > 0 && len(p) > 0 { // what was no character may begin another one
 		dst, p = s.finishPart(dst, p)
 	}
 	for len(p) > 0 {

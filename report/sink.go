@@ -146,7 +146,9 @@ func (s *sink) wait(hurry bool) bool {
 		<-s.done
 		return true
 	}
-	seen := int64(-1)
+	s.mu.Lock()
+	seen := s.progress
+	s.mu.Unlock()
 	for {
 		t := time.NewTimer(hurryClose)
 		select {

@@ -16,7 +16,7 @@ type Seconds time.Duration
 
 // MarshalJSON writes seconds with milliseconds.
 func (s Seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
+	return strconv.AppendFloat(nil, float64(time.Duration(s).Round(time.Millisecond).Milliseconds())/1e3, 'f', -1, 64), nil
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
