@@ -237,17 +237,15 @@ func listXattrs(fd int, buf []byte) (map[string]string, error) {
 
 func getXattr(fd int, name string) (string, error) {
 	buf := make([]byte, 256)
-	for {
-		n, err := unix.Fgetxattr(fd, name, buf)
-		if errors.Is(err, unix.ERANGE) {
-			buf = make([]byte, 64<<10) // XATTR_SIZE_MAX
-			n, err = unix.Fgetxattr(fd, name, buf)
-		}
-		if err != nil {
-			return "", err
-		}
-		return string(buf[:n]), nil
+	n, err := unix.Fgetxattr(fd, name, buf)
+	if errors.Is(err, unix.ERANGE) {
+		buf = make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err = unix.Fgetxattr(fd, name, buf)
 	}
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
 }
 
 // setXattrs makes the user.* attributes of an open file equal to want.

@@ -387,9 +387,9 @@ func (l *Loop) event(a Action) Body {
 	case ScheduleRetry:
 		return RetryScheduled{Step: id, Attempt: a.Attempt, At: a.At.UTC(), Reason: a.Reason}
 	case CancelRun:
-		return CancelRequested{Cause: a.Cause}
+		return CancelRequested(a)
 	case FinishRun:
-		return RunFinished{Status: a.Status, Class: a.Class, Cause: a.Cause}
+		return RunFinished(a)
 	default:
 		return nil
 	}

@@ -49,7 +49,7 @@ func (s stringer) String() string { return "stringer " + s.v }
 type valuer struct{ v string }
 
 func (v valuer) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("inner", v.v), slog.Any("deep", stringer{v.v}))
+	return slog.GroupValue(slog.String("inner", v.v), slog.Any("deep", stringer(v)))
 }
 
 type marshaler struct{ v string }

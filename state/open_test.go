@@ -238,7 +238,7 @@ func TestResolve(t *testing.T) {
 	if _, err := s.CreateRun(t.Context(), engine.RunStarted{RunID: "a/b"}, RunExtra{}); err == nil {
 		t.Error("a path was taken as id")
 	}
-	if len(NewRunID()) != idLength || NewRunID() == NewRunID() {
+	if a, b := NewRunID(), NewRunID(); len(a) != idLength || a == b {
 		t.Error("ids are not random")
 	}
 }

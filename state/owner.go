@@ -194,17 +194,6 @@ func (r *scan) text(v driver.Value) string {
 	return ""
 }
 
-func (r *scan) bytes(v driver.Value) []byte {
-	switch v := v.(type) {
-	case []byte:
-		return v
-	case nil:
-		return nil
-	}
-	r.fail(v, "bytes")
-	return nil
-}
-
 func (r *scan) time(v driver.Value) time.Time {
 	if v == nil {
 		return time.Time{}
