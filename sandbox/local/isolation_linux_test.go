@@ -367,3 +367,51 @@ func withArgument(t *testing.T, arg string) (n int) {
 	}
 	return n
 }
+
+// TestNoDescriptorsPileUp looks at both sides after many calls of every outcome.
+func TestNoDescriptorsPileUp(t *testing.T) {
+	// Not parallel: it counts this process's descriptors.
+	d := newDriver(t, Options{})
+	count := func(pid string) int {
+		names, err := os.ReadDir("/proc/" + pid + "/fd")
+		if err != nil {
+			return -1 // only root may look at init
+		}
+		return len(names)
+	}
+	cycle := func() (init [2]int) {
+		sb, err := d.Create(context.Background(), sandbox.Spec{ID: "test", Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sb.Close(context.Background())
+		pid := strconv.Itoa(sb.Info().PID)
+		calls := func() {
+			for _, argv := range [][]string{{"true"}, {"no-such"}, {"/etc/passwd"}, {"sh", "-c", "sleep 100 & exit 1"}, {"echo", strings.Repeat("x", 50_000)}} {
+				if _, err := sb.Exec(context.Background(), sandbox.Cmd{Argv: argv, Env: sb.BaseEnv(), Stdin: os.Stdin}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := sb.Exec(context.Background(), sandbox.Cmd{Argv: []string{"true"}, Dir: "/no/such"}); err == nil {
+				t.Fatal("no error")
+			}
+		}
+		calls()
+		init[0] = count(pid)
+		for range 20 {
+			calls()
+		}
+		init[1] = count(pid)
+		return init
+	}
+	cycle()
+	before := count("self")
+	for range 3 {
+		if n := cycle(); n[1] > n[0] {
+			t.Errorf("init has %d descriptors, had %d", n[1], n[0])
+		}
+	}
+	if after := count("self"); after > before {
+		t.Errorf("%d descriptors, had %d", after, before)
+	}
+}

@@ -169,7 +169,6 @@ func (p *place) must(script string, args ...string) string {
 // started is a command that runs.
 type started struct {
 	cancel context.CancelFunc
-	lines  chan string // its first line of output
 	stdin  *os.File
 	done   chan struct{}
 	res    sandbox.Result
