@@ -220,7 +220,13 @@ func (a *app) readState() (*state.Store, error) {
 	if _, err := os.Stat(filepath.Join(dir, "flow.db")); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	return state.OpenReadOnly(dir, state.Options{})
+	store, err := state.OpenReadOnly(dir, state.Options{})
+	if err != nil {
+		// A kill may have left a database without its schema, or an older flow an
+		// older one: opening it for writing brings it up to date, or says what is wrong.
+		return state.Open(dir, state.Options{})
+	}
+	return store, nil
 }
 
 func kindsOf(plan *workflow.Plan) map[string]string {

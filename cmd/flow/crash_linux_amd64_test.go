@@ -30,7 +30,7 @@ const crashSum = "one\ntwo\nthree\nleft\nright\nlines\n300000\nbig\nleft\nlines\
 
 // crashRounds bounds the number of kill points tried for one driver; where a run
 // has more, every Nth is taken, with another offset for each driver.
-const crashRounds = 60
+const crashRounds = 12
 
 // TestKillAtEveryDurableCall kills the real binary at each of the calls by which
 // it makes something durable, looks at what is left, resumes, and checks that
