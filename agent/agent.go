@@ -31,12 +31,11 @@ type Request struct {
 	Model         string // "" = the provider's default
 	Allowed       []string
 	Disallowed    []string
-	MaxTurns      int
+	MaxTurns      int    // requests to the model; 0 for no limit
 	OnDenied      string // tell, fail
 	// Cassette folder for provider replay.
 	Cassette string
-	// Record, when set, is the folder that the model's traffic is recorded to.
-	Sandbox sandbox.Sandbox
+	Sandbox  sandbox.Sandbox
 	// Env is the environment of the tools' processes.
 	Env []string
 	// Out receives a readable rendering of the conversation as it goes (the
@@ -60,6 +59,8 @@ type Usage struct {
 	Turns, ToolCalls                                             int
 	InputTokens, OutputTokens, CacheReadTokens, CacheWriteTokens int64
 	CostUSD                                                      float64
+	// CostUnknown: no price is known for the model, and CostUSD is 0 for that reason.
+	CostUnknown bool
 }
 
 // Denial is one refused call.

@@ -1,0 +1,163 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/loop"
+)
+
+// Provider is the agent.Provider `replay`. It may be used by several goroutines.
+type Provider struct{}
+
+var _ agent.Provider = Provider{}
+
+// New returns the provider.
+func New() Provider { return Provider{} }
+
+// Name is "replay".
+func (Provider) Name() string { return "replay" }
+
+// Check reads the cassette and checks the step's tools.
+func (Provider) Check(r agent.Request) error {
+	_, err := open(r)
+	return err
+}
+
+// Converse plays the step's cassette.
+func (Provider) Converse(ctx context.Context, r agent.Request) (agent.Result, error) {
+	c, err := open(r)
+	if err != nil {
+		return agent.Result{}, err
+	}
+	return loop.Run(ctx, loop.Options{Model: &player{c: c}, Name: c.Model}, r)
+}
+
+func open(r agent.Request) (*Cassette, error) {
+	if err := loop.Check(r); err != nil {
+		return nil, err
+	}
+	if r.Cassette == "" {
+		return nil, invalid("name its folder with agent.cassette, or flow run --replay DIR", "play a cassette: the step names none")
+	}
+	c, err := Load(r.Cassette, r.StepID)
+	if err != nil {
+		hint := ""
+		if errors.Is(err, fs.ErrNotExist) {
+			hint = fmt.Sprintf("a cassette has one file for each agent step; this step's would be %s", filepath.Join(r.Cassette, r.StepID+".yaml"))
+		}
+		return nil, &agent.Error{Class: agent.ClassInvalid, Hint: hint, Err: err}
+	}
+	if c.Origin == OriginRecorded && r.Model != "" && r.Model != c.Model {
+		return nil, invalid("record it again with this model, or name the recorded one", "play the cassette %s: it was recorded with model %s, and the step asks for %s", c.Path, c.Model, r.Model)
+	}
+	return c, nil
+}
+
+func invalid(hint, format string, a ...any) *agent.Error {
+	return &agent.Error{Class: agent.ClassInvalid, Hint: hint, Err: fmt.Errorf(format, a...)}
+}
+
+// player is the loop's Model.
+type player struct {
+	c    *Cassette
+	next int
+}
+
+const mismatchHint = "the cassette no longer fits the workflow or the workspace: change it, or record it again"
+
+// Next compares the request and gives the next turn.
+func (p *player) Next(_ context.Context, r loop.MessageRequest) (loop.Message, error) {
+	if p.next >= len(p.c.Turns) {
+		return loop.Message{}, invalid(mismatchHint, "play the cassette %s: it has %d turns and turn %d was asked for; the last results were: %s",
+			p.c.Path, len(p.c.Turns), p.next+1, excerpt(lastResults(r)))
+	}
+	t := p.c.Turns[p.next]
+	if err := p.compare(t, r); err != nil {
+		return loop.Message{}, err
+	}
+	m := loop.Message{
+		ID: fmt.Sprintf("msg_replay_%d", p.next), Type: "message", Role: "assistant", Model: p.c.Model, StopReason: t.StopReason,
+		Usage: loop.Usage{InputTokens: t.Usage.InputTokens, OutputTokens: t.Usage.OutputTokens,
+			CacheReadInputTokens: t.Usage.CacheReadTokens, CacheCreationInputTokens: t.Usage.CacheCreationTokens},
+	}
+	if t.Text != "" {
+		m.Content = append(m.Content, must(map[string]any{"type": "text", "text": t.Text}))
+	}
+	for i, call := range t.Tools {
+		m.Content = append(m.Content, must(map[string]any{"type": "tool_use", "id": fmt.Sprintf("toolu_replay_%d_%d", p.next, i), "name": call.Name, "input": call.raw}))
+	}
+	p.next++
+	return m, nil
+}
+
+// must encodes strings and checked JSON, which cannot fail.
+func must(v any) json.RawMessage {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("replay: encode a checked turn: %v", err))
+	}
+	return raw
+}
+
+func (p *player) compare(t Turn, r loop.MessageRequest) error {
+	if t.Expect == nil {
+		return nil
+	}
+	at := fmt.Sprintf("%s:%d: turn %d", p.c.Path, t.line, p.next+1)
+	if t.Expect.Tools != nil {
+		var offered []string
+		for _, s := range r.Tools {
+			offered = append(offered, s.Name)
+		}
+		want := slices.Sorted(slices.Values(t.Expect.Tools))
+		slices.Sort(offered)
+		if !slices.Equal(want, offered) {
+			return invalid(mismatchHint, "%s: the request differs: expected the tools [%s], got [%s]", at, strings.Join(want, " "), strings.Join(offered, " "))
+		}
+	}
+	if want := t.Expect.LastResultContains; want != "" {
+		if got := lastResults(r); !strings.Contains(got, want) {
+			return invalid(mismatchHint, "%s: the request differs: expected the last results to contain %q, got: %s", at, bounded(want), excerpt(got))
+		}
+	}
+	return nil
+}
+
+// lastResults is the text of the last message's results.
+func lastResults(r loop.MessageRequest) string {
+	if len(r.Messages) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, raw := range r.Messages[len(r.Messages)-1].Content {
+		var b loop.ToolResult
+		if json.Unmarshal(raw, &b) == nil && b.Type == "tool_result" {
+			texts = append(texts, b.Content)
+		}
+	}
+	return strings.Join(texts, "\n")
+}
+
+const shown = 600
+
+func excerpt(s string) string {
+	if s == "" {
+		return "(no results)"
+	}
+	return fmt.Sprintf("%q", bounded(s))
+}
+
+func bounded(s string) string {
+	if r := []rune(s); len(r) > shown {
+		return string(r[:shown/2]) + " … " + string(r[len(r)-shown/2:])
+	}
+	return s
+}
