@@ -119,7 +119,7 @@ func (s *session) reporter() (report.Reporter, error) {
 			kind = report.JSON
 		}
 	}
-	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt}
+	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt, Terminal: term}
 	rep, err := report.New(kind, cfg)
 	if err != nil {
 		return nil, &usageError{msg: err.Error()}

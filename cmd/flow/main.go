@@ -7,6 +7,8 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"flowrun.dev/flow/sandbox/local"
 )
@@ -20,6 +22,8 @@ func main() {
 	if local.InitMain(os.Args) {
 		return
 	}
+	// A closed pipe is an error of the write, which the reporter remembers, not the end of the run.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
