@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"flowrun.dev/flow/checkpoint"
@@ -17,10 +18,13 @@ import (
 // Driver makes namespace sandboxes. Its methods may be called from several goroutines.
 type Driver struct {
 	opts Options
+	env  func() []string // BaseEnv, found once
 }
 
-// New returns the driver. It starts nothing.
-func New(o Options) *Driver { return &Driver{opts: o} }
+// New returns the driver. It starts nothing and looks at nothing.
+func New(o Options) *Driver {
+	return &Driver{opts: o, env: sync.OnceValue(func() []string { return baseEnv(o.Path) })}
+}
 
 // Name is "local".
 func (d *Driver) Name() string { return "local" }
@@ -133,7 +137,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 	sb := &Sandbox{
 		id: spec.ID, ids: ids, home: filepath.Join(spec.Dir, "home"), reason: ids.reason,
 		calls: map[uint64]chan *execResult{}, done: make(chan struct{}),
-		env: baseEnv(d.opts.Path),
+		env: d.env(),
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, fmt.Errorf("not ready after %v", createTimeout))
 	defer cancel()

@@ -32,15 +32,16 @@ type Sandbox struct {
 	env              []string
 	tracker          *checkpoint.Tracker
 
-	conn    *net.UnixConn
-	stderr  *os.File // init's standard error, read once it has ended
-	process *os.Process
-	done    chan struct{} // closed by wait when init has ended and words is set
+	conn   *net.UnixConn
+	stderr *os.File      // init's standard error, read once it has ended
+	pid    int           // of init
+	done   chan struct{} // closed by wait when init has ended and words is set
 
 	mu     sync.Mutex
 	next   uint64
 	calls  map[uint64]chan *execResult // those who wait for a result
 	closed bool
+	reaped bool   // pid may be another's
 	words  string // how init ended
 }
 
@@ -48,7 +49,7 @@ var _ sandbox.Sandbox = (*Sandbox)(nil)
 
 // Info describes the sandbox.
 func (s *Sandbox) Info() sandbox.Info {
-	return sandbox.Info{ID: s.id, Driver: "local", Tier: s.ids.tier, PID: s.process.Pid}
+	return sandbox.Info{ID: s.id, Driver: "local", Tier: s.ids.tier, PID: s.pid}
 }
 
 // Home is Spec.Dir/home.
@@ -242,10 +243,19 @@ func (s *Sandbox) receive() {
 
 // wait ends with init. It runs on the thread that made it.
 func (s *Sandbox) wait() {
-	state, err := s.process.Wait()
-	how := fmt.Sprint(state)
-	if err != nil {
+	for errors.Is(unix.Waitid(unix.P_PID, s.pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+	var ws unix.WaitStatus
+	s.mu.Lock() // nobody signals a number that is not ours
+	_, err := unix.Wait4(s.pid, &ws, 0, nil)
+	s.reaped = true
+	s.mu.Unlock()
+	how := fmt.Sprintf("exit status %d", ws.ExitStatus())
+	switch {
+	case err != nil:
 		how = err.Error()
+	case ws.Signaled():
+		how = "signal: " + ws.Signal().String()
 	}
 	// Everything inside has ended, so the pipe has no writer any more, but perhaps a
 	// child of flow that another goroutine has forked and that has not executed yet.
@@ -260,8 +270,11 @@ func (s *Sandbox) wait() {
 }
 
 func (s *Sandbox) kill() {
-	// The only error is that it has ended.
-	_ = s.process.Kill()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.reaped {
+		_ = unix.Kill(s.pid, unix.SIGKILL) // the only error is that it has ended
+	}
 }
 
 // failed is the error of a call that init did not answer.

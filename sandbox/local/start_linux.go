@@ -128,10 +128,12 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		p, err := os.StartProcess("/proc/self/exe", []string{"flow-sandbox", argStage1}, &os.ProcAttr{
-			Dir: "/", Env: initEnv(), Files: []*os.File{null, null, stderr, socket}, Sys: attr,
+		// Not os.StartProcess: the first one of a process makes a child more, to find
+		// out what pidfds can do here.
+		pid, err := syscall.ForkExec("/proc/self/exe", []string{"flow-sandbox", argStage1}, &syscall.ProcAttr{
+			Dir: "/", Env: initEnv(), Files: []uintptr{null.Fd(), null.Fd(), stderr.Fd(), socket.Fd()}, Sys: attr,
 		})
-		s.process = p
+		s.pid = pid
 		started <- err
 		if err == nil {
 			s.wait()
@@ -142,6 +144,7 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 		return step(err, opExecuteSelf)
 	}
 	if homeErr != nil {
+		stderr.Close() // wait reads it to its end
 		s.kill()
 		<-s.done
 	}
@@ -231,7 +234,7 @@ func (s *Sandbox) ownMounts(exe string, o Options) (fds []int, err error) {
 
 // mapIDs makes a detached mount show files of id N on disk as id N inside.
 func (s *Sandbox) mapIDs(mount int) error {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.process.Pid))
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.pid))
 	if err != nil {
 		return err
 	}
