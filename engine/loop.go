@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -273,8 +272,7 @@ func (l *Loop) inbox() error {
 }
 
 // finish records ended attempts. With no other step running, the workspace is
-// stored first and the last of them names the checkpoint; the ones that ended
-// well come last.
+// stored first and the last of them names the checkpoint.
 func (l *Loop) finish(outcomes []result) error {
 	if len(outcomes) == 0 {
 		return nil
@@ -282,7 +280,6 @@ func (l *Loop) finish(outcomes []result) error {
 	for _, o := range outcomes {
 		delete(l.live, o.node)
 	}
-	slices.SortStableFunc(outcomes, func(a, b result) int { return order(a) - order(b) })
 	id, broken := "", error(nil)
 	if steps := l.toCover(outcomes); len(steps) > 0 {
 		last := &outcomes[len(outcomes)-1].outcome
@@ -306,13 +303,6 @@ func (l *Loop) finish(outcomes []result) error {
 		return err
 	}
 	return errors.Join(broken, l.flush())
-}
-
-func order(r result) int {
-	if r.outcome.Status == StepSucceeded {
-		return 1
-	}
-	return 0
 }
 
 // toCover are the steps whose changes a checkpoint taken now would hold; none

@@ -345,8 +345,11 @@ func TestLoopRetriesByTheClock(t *testing.T) {
 			break
 		}
 	}
+	late := time.After(20 * time.Second)
 	for { // the loop arms its timer after the observers
 		select {
+		case <-late:
+			t.Fatal("the retry does not start")
 		case got := <-done:
 			if got.err != nil || got.status != RunSucceeded {
 				t.Fatalf("Drive = %+v", got)
