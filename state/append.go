@@ -47,7 +47,7 @@ func (o *Owner) commit(events []engine.Event, head func(w *writer) error) error 
 	for i, e := range events {
 		b, err := encodeBody(e.Body)
 		if err != nil {
-			return fmt.Errorf("encode event %d (%s): %w", e.Seq, e.Body.Type(), err)
+			return fmt.Errorf("event %d: %w", e.Seq, err)
 		}
 		bodies[i] = string(b)
 	}
@@ -113,9 +113,7 @@ func (r *runRow) apply(e *engine.Event) {
 	case engine.RunResumed:
 		r.status, r.class, r.cause, r.attempt = engine.RunRunning, "", "", b.Attempt
 		r.finished = zeroTime
-		if b.Checkpoint != "" {
-			r.checkpoint = b.Checkpoint
-		}
+		r.checkpoint = b.Checkpoint // those after it are no part of the run any more
 	case engine.RunFinished:
 		r.status, r.class, r.cause, r.finished = b.Status, b.Class, b.Cause, e.At
 	case engine.WorkspaceImported:

@@ -162,3 +162,25 @@ func TestAppendNumbers(t *testing.T) {
 		t.Errorf("the last event is %d", o.LastSeq())
 	}
 }
+
+// TestAcceptedChanges: the steps of the old definition are no rows of the new one;
+// their records stay.
+func TestAcceptedChanges(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o := create(t, s)
+	put(t, o, started("build", 1))
+	put(t, o, finished("build", 1, engine.StepSucceeded), started("old", 1))
+	put(t, o, finished("old", 1, engine.StepFailed), engine.RunFinished{Status: engine.RunFailed})
+	o.SetKinds(map[string]string{"build": "run", "new": "agent"})
+	put(t, o, engine.RunResumed{Attempt: 2, Text: []byte("steps: []")}, started("new", 1))
+	got := steps(t, s, o.RunID())
+	if _, ok := got["old"]; ok || len(got) != 2 || got["build"].Status != engine.StepSucceeded {
+		t.Errorf("the steps are %+v", got)
+	}
+	recs, err := s.Records(t.Context(), o.RunID())
+	must(t, err)
+	if len(recs) != 3 || recs[2].Kind != "agent" {
+		t.Errorf("the records are %+v", recs)
+	}
+}

@@ -83,7 +83,7 @@ func (b *batch) put(h checkpoint.Hash, content []byte) error {
 		return nil
 	}
 	row := &blobRow{hash: h, size: int64(len(content))}
-	row.codec, row.data = b.s.codec.compress(nil, content)
+	row.codec, row.data = b.s.codec.compress(content)
 	if row.codec == codecRaw {
 		row.data = append([]byte{}, content...) // never nil: that says "in a pack"
 	}

@@ -111,3 +111,34 @@ func BenchmarkOpen(b *testing.B) {
 		must(b, s.Close())
 	}
 }
+
+// BenchmarkCreateRun is what a run pays before its first step.
+func BenchmarkCreateRun(b *testing.B) {
+	s := open(b)
+	for b.Loop() {
+		o, err := s.CreateRun(b.Context(), engine.RunStarted{RunID: NewRunID(), Text: make([]byte, 1000)}, RunExtra{})
+		must(b, err)
+		must(b, o.Close())
+	}
+}
+
+// BenchmarkRun is a whole run of n steps: open, create, append, close.
+func BenchmarkRun(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := b.TempDir() + "/.flow"
+			for b.Loop() {
+				s, err := Open(dir, Options{})
+				must(b, err)
+				o, err := s.CreateRun(b.Context(), engine.RunStarted{RunID: NewRunID(), Text: make([]byte, 1000)}, RunExtra{})
+				must(b, err)
+				put(b, o, started(stepName(0), 1))
+				for i := range n {
+					put(b, o, finished(stepName(i), 1, engine.StepSucceeded), started(stepName(i+1), 1))
+				}
+				must(b, o.Close())
+				must(b, s.Close())
+			}
+		})
+	}
+}

@@ -148,7 +148,7 @@ func (s *Store) encodeCheckpoint(run, parent string, t *tree, snap *checkpoint.S
 func (s *Store) fill(c *stagedCheckpoint, b []byte) {
 	sum := sha256.Sum256(b)
 	c.size, c.digest = int64(len(b)), sum[:]
-	c.codec, c.data = s.codec.compress(nil, b)
+	c.codec, c.data = s.codec.compress(b)
 }
 
 // leads reports whether the changes can lead from m to the snapshot: a caller

@@ -47,16 +47,22 @@ func (c *codec) encoder() *zstd.Encoder {
 	return c.enc
 }
 
-// compress gives the shorter of raw and zstd. dst is reused when it is long enough.
-func (c *codec) compress(dst, p []byte) (kind int, out []byte) {
+// compress gives the shorter of raw (p itself) and zstd.
+func (c *codec) compress(p []byte) (kind int, out []byte) {
+	kind, out, _ = c.compressInto(nil, p)
+	return kind, out
+}
+
+// compressInto is compress with a buffer that the caller keeps for the next call.
+func (c *codec) compressInto(buf, p []byte) (kind int, out, keep []byte) {
 	if len(p) < 64 { // a frame's overhead eats what could be won
-		return codecRaw, p
+		return codecRaw, p, buf
 	}
-	out = c.encoder().EncodeAll(p, dst[:0])
-	if len(out) >= len(p)-len(p)/32 {
-		return codecRaw, p
+	buf = c.encoder().EncodeAll(p, buf[:0])
+	if len(buf) >= len(p)-len(p)/32 {
+		return codecRaw, p, buf
 	}
-	return codecZstd, out
+	return codecZstd, buf, buf
 }
 
 // expand undoes compress; size is what must come out, and bounds the memory.

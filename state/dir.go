@@ -24,25 +24,20 @@ func prepareDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return wrap("create state directory", err)
 	}
-	fresh := true
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if !errors.Is(err, fs.ErrExist) {
-			return wrap("create state directory", err)
-		}
-		fresh = false
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return wrap("create state directory", err)
 	}
 	if err := checkDir(dir, true); err != nil {
 		return err
 	}
-	if !fresh {
-		if _, err := os.Lstat(filepath.Join(dir, dbName)); err == nil {
-			return nil // made before, with all that follows
-		}
-	}
+	// Each time, because a loss of power may have kept the database but not these.
 	for _, name := range []string{locksName, packsName, runsName} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return wrap("create state directory", err)
 		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, dbName)); err == nil {
+		return nil
 	}
 	// Nobody wants state in a commit; git reads this file, so the user's own
 	// .gitignore need not be touched.
@@ -55,7 +50,8 @@ func prepareDir(dir string) error {
 	if err != nil {
 		return wrap("create database", err)
 	}
-	return f.Close()
+	// SQLite syncs what is in the directory, not the directory's own name.
+	return wrap("create database", errors.Join(f.Close(), syncDir(filepath.Dir(dir))))
 }
 
 // checkDir refuses a symlink, another user's directory and one that others can

@@ -65,7 +65,7 @@ func (o *Owner) readInbox(w *writer) ([]engine.Body, error) {
 	err = w.each("SELECT id, fence, type, body FROM inbox WHERE run = ? AND taken = 0 AND id > ? ORDER BY id",
 		func(row []driver.Value) error {
 			seen = r.int(row[0])
-			b, err := decodeBody(r.text(row[2]), []byte(r.text(row[3])))
+			b, err := engine.Decode(r.text(row[2]), []byte(r.text(row[3])))
 			if err != nil {
 				return err
 			}

@@ -153,9 +153,9 @@ func (l *LogWriter) chunk(stream Stream, p []byte) error {
 	case l.skip > 0:
 		l.skip--
 	default:
-		h.codec, data = l.s.codec.compress(l.buf, p)
+		h.codec, data, l.buf = l.s.codec.compressInto(l.buf, p)
 		if h.codec == codecZstd {
-			l.buf, l.penalty = data, 0
+			l.penalty = 0
 		} else {
 			l.penalty = min(2*l.penalty+1, 31)
 			l.skip = l.penalty

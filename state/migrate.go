@@ -25,6 +25,8 @@ func checkVersion(have int, readOnly bool) error {
 	switch want := len(names); {
 	case have > want:
 		return fmt.Errorf("%w: schema %d, this program knows %d", ErrNewer, have, want)
+	case have == 0 && readOnly:
+		return fmt.Errorf("there are no runs here yet: %w", fs.ErrNotExist) // made, but never used
 	case have < want && readOnly:
 		return fmt.Errorf("the database has schema %d, this program needs %d: any command that writes (flow run, flow resume) brings it up to date", have, want)
 	}

@@ -140,6 +140,12 @@ func TestReadOnly(t *testing.T) {
 	if _, err := OpenReadOnly(filepath.Join(t.TempDir(), DirName), Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without state: %v", err)
 	}
+	// What a kill between the file and its schema leaves.
+	dir := filepath.Join(t.TempDir(), DirName)
+	must(t, prepareDir(dir))
+	if _, err := OpenReadOnly(dir, Options{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a schema: %v", err)
+	}
 	s := open(t)
 	o := create(t, s)
 	r, err := OpenReadOnly(s.Dir(), Options{})

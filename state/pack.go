@@ -139,7 +139,7 @@ func (s *Store) packStream(head []byte, r io.Reader) (_ *blobRow, err error) {
 	sum := sha256.New()
 	count := &counter{}
 	in := io.TeeReader(io.MultiReader(bytes.NewReader(head), r), io.MultiWriter(sum, count))
-	row.codec, _ = s.codec.compress(nil, head)
+	row.codec, _ = s.codec.compress(head)
 	if row.codec == codecZstd {
 		err = s.codec.stream(p, in)
 	} else {

@@ -97,6 +97,12 @@ func (c *change) resume(e engine.Event, b *engine.RunResumed) error {
 	if _, err := c.w.exec("UPDATE runs SET kinds = ? WHERE key = ? AND kinds <> ?1", string(kinds), key); err != nil {
 		return err
 	}
+	if b.Text != nil && c.o.kinds != nil { // steps that the accepted definition has no more
+		_, err := c.w.exec("DELETE FROM steps WHERE run = ? AND step NOT IN (SELECT key FROM json_each(?))", key, string(kinds))
+		if err != nil {
+			return err
+		}
+	}
 	for _, r := range b.Reset {
 		if _, err := c.w.exec(moveReset, key, r.Step, e.Seq, r.Reason); err != nil {
 			return fmt.Errorf("reset step %q: %w", r.Step, err)

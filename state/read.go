@@ -231,7 +231,7 @@ func (s *Store) Events(ctx context.Context, id string, after int64) ([]engine.Ev
 		if err := rows.Scan(&seq, &at, &typ, &body); err != nil || !seq.Valid {
 			return err
 		}
-		b, err := decodeBody(typ.String, body)
+		b, err := engine.Decode(typ.String, body)
 		if err != nil {
 			return fmt.Errorf("event %d: %w", seq.Int64, err)
 		}
