@@ -1,4 +1,4 @@
-// Package engine decides. A run is its events: Fold turns them into a Run,
+// Package engine decides. A run is its events: Apply folds them into a Run,
 // Decide turns (plan, run, now) into actions, Loop appends events and then acts.
 //
 // Invariants:
@@ -7,7 +7,7 @@
 //     step_finished is appended after its output and its checkpoint are durable.
 //     "k is done" and "k+1 starts" are one Append.
 //  2. Decide is pure and total. Its rules stand above it and are asserted after
-//     each call. Nothing but Fold changes a Run.
+//     each call. Nothing but Apply changes a Run.
 //  3. An impossible (state, event) pair is an error that carries its history.
 //  4. Interrupted is not failed.
 //  5. A run has one owner; what others want arrives through the inbox.

@@ -251,7 +251,7 @@ func TestRandomRuns(t *testing.T) {
 		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited",
 		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
 	} {
-		if seen[want] == 0 {
+		if seen[want] == 0 && !testing.Short() {
 			t.Errorf("no run shows %s: the test looks away", want)
 		}
 	}

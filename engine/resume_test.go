@@ -129,6 +129,16 @@ func TestRedefine(t *testing.T) {
 	if got := strings.Join(order, " "); got != "n/1 b/2 d/2" {
 		t.Errorf("started %s", got)
 	}
+	all := append(append(number(bodies), next), j.all()...)
+	again, err := ReplayAll(all, func(text []byte, _ map[string][]byte) (*workflow.Plan, error) {
+		return planOf(map[string]*workflow.Workflow{"old": old, "new": current}[string(text)]), nil
+	})
+	if err != nil || again.Status != RunSucceeded || len(again.Nodes) != 4 {
+		t.Errorf("replay of both definitions: %v", err)
+	}
+	if _, err := Replay(planOf(old), all); err == nil {
+		t.Error("a replay with one plan follows a changed definition")
+	}
 }
 
 // TestResumeRefusesLostWork: an event that would call a step done without its

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"flowrun.dev/flow/workflow"
+)
+
+// finish records ended attempts. With no other step running, the workspace is
+// stored first and the last of them names the checkpoint.
+func (l *Loop) finish(outcomes []result) error {
+	if len(outcomes) == 0 {
+		return nil
+	}
+	for _, o := range outcomes {
+		delete(l.live, o.node)
+	}
+	id, broken := "", error(nil)
+	if steps := l.toCover(outcomes); len(steps) > 0 {
+		last := &outcomes[len(outcomes)-1].outcome
+		id, last.Changed, last.ChangedCount, broken = l.checkpoint(steps)
+	}
+	for k, o := range outcomes {
+		f := StepFinished{Step: l.Run.plan.Nodes[o.node].Step.ID, Attempt: o.attempt, Outcome: o.outcome}
+		if k == len(outcomes)-1 {
+			f.Checkpoint = id
+		}
+		if err := l.record(f); err != nil {
+			return err
+		}
+	}
+	if broken == nil {
+		return nil
+	}
+	// The steps ended, but what they did is not stored: no later step may build on
+	// it. A resume runs them again.
+	if err := l.record(RunFinished{Status: RunFailed, Class: ClassInfrastructure, Cause: broken.Error()}); err != nil {
+		return err
+	}
+	return errors.Join(broken, l.flush())
+}
+
+// toCover are the steps whose changes a checkpoint taken now would hold; none
+// while a step runs (they share the tree), in finally, and after a hard stop.
+func (l *Loop) toCover(outcomes []result) []string {
+	if len(l.live) > 0 || l.Run.Hard || outcomes[0].node >= l.Run.finally {
+		return nil
+	}
+	var steps []string
+	for _, i := range l.Run.since {
+		steps = append(steps, l.Run.plan.Nodes[i].Step.ID)
+	}
+	for _, o := range outcomes {
+		steps = append(steps, l.Run.plan.Nodes[o.node].Step.ID)
+	}
+	return steps
+}
+
+func (l *Loop) checkpoint(steps []string) (string, []FileChange, int, error) {
+	ctx, cancel := l.bounded("store checkpoint")
+	defer cancel()
+	id, changed, count, err := l.Runner.Checkpoint(ctx, steps)
+	if err != nil {
+		err = fmt.Errorf("store checkpoint after step %s: %w", steps[len(steps)-1], err)
+	}
+	return id, changed, count, err
+}
+
+// decide asks until only effects are left. It ends: each round settles a node,
+// starts one, schedules a retry, or finishes the run.
+func (l *Loop) decide() error {
+	for {
+		var err error
+		if l.actions, err = decide(l.Run.plan, l.Run, l.now, l.actions); err != nil {
+			return err
+		}
+		changed := false
+		for _, a := range l.actions {
+			b := l.event(a)
+			if b == nil {
+				continue
+			}
+			changed = true
+			if err := l.record(b); err != nil {
+				return err
+			}
+			if s, ok := a.(StartStep); ok {
+				l.starts = append(l.starts, s)
+			}
+		}
+		if !changed {
+			return nil
+		}
+	}
+}
+
+// event is what an action becomes in the journal; nil for StopStep and Wake.
+func (l *Loop) event(a Action) Body {
+	id := ""
+	if i := a.about(); i >= 0 {
+		id = l.Run.plan.Nodes[i].Step.ID
+	}
+	switch a := a.(type) {
+	case EvaluateCondition:
+		return l.evaluate(a.Node, id)
+	case StartStep:
+		return StepStarted{Step: id, Attempt: a.Attempt}
+	case SkipStep:
+		return StepSkipped{Step: id}
+	case NotRun:
+		return StepNotRun{Step: id, Reason: a.Reason}
+	case ScheduleRetry:
+		return RetryScheduled{Step: id, Attempt: a.Attempt, At: a.At.UTC(), Reason: a.Reason}
+	case CancelRun:
+		return CancelRequested(a)
+	case FinishRun:
+		return RunFinished(a)
+	default:
+		return nil
+	}
+}
+
+// evaluate a step's `if`, on the workspace where it asks for files.
+func (l *Loop) evaluate(i int, id string) Body {
+	c := l.Run.conds.of(l.Run.plan.Nodes[i].Step)
+	vars, err := l.vars(i, c.UsesFiles())
+	if err != nil {
+		return ConditionEvaluated{Step: id, Error: err.Error()}
+	}
+	value, err := c.EvalBool(vars)
+	if err != nil {
+		return ConditionEvaluated{Step: id, Error: fmt.Sprintf("evaluate `if`: %v", err)}
+	}
+	return ConditionEvaluated{Step: id, Value: value}
+}
+
+func (l *Loop) vars(i int, files bool) (workflow.Vars, error) {
+	refs, ok := l.refs[i]
+	if !ok {
+		refs = RefsOf(l.Run.plan.Nodes[i].Step)
+		l.refs[i] = refs
+	}
+	env, err := l.env()
+	if err != nil {
+		return workflow.Vars{}, err
+	}
+	src := Sources{Inputs: l.Run.Start.Inputs, Env: env, Output: l.Runner.Output}
+	if files {
+		src.Files = l.Runner.Files()
+	}
+	return VarsFor(l.ctx, l.Run, i, refs, src)
+}
+
+// act carries out what the durable batch announced, and what needs no event.
+func (l *Loop) act() {
+	for _, s := range l.starts {
+		l.start(s)
+	}
+	l.starts = l.starts[:0]
+	wake := time.Time{}
+	for _, a := range l.actions {
+		switch a := a.(type) {
+		case StopStep:
+			if stop, ok := l.live[a.Node]; ok {
+				stop(&a.Cause) // the first cause stands
+			}
+		case Wake:
+			wake = a.At
+		}
+	}
+	l.arm(&l.wake, wake)
+}
+
+// start runs one attempt in a goroutine whose end is its result.
+func (l *Loop) start(s StartStep) {
+	step := l.Run.plan.Nodes[s.Node].Step
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	l.live[s.Node] = cancel
+	vars, err := l.vars(s.Node, true)
+	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Options: l.Run.Start.Options}
+	started := l.now.UTC()
+	go func() {
+		defer cancel(nil)
+		r := result{node: s.Node, attempt: s.Attempt}
+		if err != nil {
+			r.outcome = Outcome{Status: StepFailed, Class: ClassInfrastructure, Error: err.Error(), Started: started}
+		} else {
+			r.outcome = l.Runner.Run(ctx, a, l.emit)
+		}
+		l.results <- r
+	}()
+}
