@@ -1,0 +1,248 @@
+package agenttest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"flowrun.dev/flow/agent"
+)
+
+// Harness makes a provider whose model gives the scripted turns. It may change the
+// request (the cassette's folder, the step's name).
+type Harness func(t *testing.T, turns []Turn, r *agent.Request) agent.Provider
+
+// write is a turn that writes a file.
+func write(name, content string) Turn {
+	return Turn{Text: "I write " + name, Tools: []Call{{"Write", map[string]any{"file_path": name, "content": content}}}, Input: 10, Output: 5}
+}
+
+func command(c string) Call { return Call{"Bash", map[string]any{"command": c}} }
+
+var done = Turn{Text: "All done.", Input: 20, Output: 3, CacheRead: 7, CacheWrite: 9}
+
+type outcome struct {
+	res   agent.Result
+	err   *agent.Error
+	out   string
+	turns []agent.Turn
+	dir   string
+}
+
+// converse runs one scripted conversation in a new sandbox.
+func converse(t *testing.T, h Harness, turns []Turn, change func(*agent.Request)) outcome {
+	t.Helper()
+	sb, dir := Sandbox(t)
+	var out bytes.Buffer
+	o := outcome{dir: dir}
+	r := agent.Request{
+		RunID: "run", StepID: "step", Attempt: 1, Prompt: "make it so", Allowed: []string{"Bash", "Read", "Write", "Edit", "Glob", "Grep"},
+		Sandbox: sb, Out: &out, Turn: func(turn agent.Turn) error { o.turns = append(o.turns, turn); return nil },
+	}
+	if change != nil {
+		change(&r)
+	}
+	p := h(t, turns, &r)
+	if err := p.Check(r); err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	res, err := p.Converse(t.Context(), r)
+	if err != nil && !errors.As(err, &o.err) {
+		t.Fatalf("the error is no *agent.Error: %T %v", err, err)
+	}
+	o.res, o.out = res, out.String()
+	return o
+}
+
+// Run is the conformance suite of providers.
+func Run(t *testing.T, h Harness) {
+	t.Run("conversation", func(t *testing.T) { t.Parallel(); testConversation(t, h) })
+	t.Run("denied", func(t *testing.T) { t.Parallel(); testDenied(t, h) })
+	t.Run("not offered", func(t *testing.T) { t.Parallel(); testNotOffered(t, h) })
+	t.Run("on_denied fail", func(t *testing.T) { t.Parallel(); testOnDenied(t, h) })
+	t.Run("max_turns", func(t *testing.T) { t.Parallel(); testMaxTurns(t, h) })
+	t.Run("stop reasons", func(t *testing.T) { t.Parallel(); testStopReasons(t, h) })
+	t.Run("turn refused", func(t *testing.T) { t.Parallel(); testTurnRefused(t, h) })
+	t.Run("cancelled", func(t *testing.T) { t.Parallel(); testCancelled(t, h) })
+	t.Run("check", func(t *testing.T) { t.Parallel(); testCheck(t, h) })
+	t.Run("many calls", func(t *testing.T) { t.Parallel(); testManyCalls(t, h) })
+}
+
+func testConversation(t *testing.T, h Harness) {
+	o := converse(t, h, []Turn{write("a/b.txt", "ünï <&> \"x\"\n"), {Tools: []Call{command("cat a/b.txt; exit 3")}}, done}, nil)
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	u := o.res.Usage
+	if u.Turns != 3 || u.ToolCalls != 2 || u.InputTokens != 30 || u.OutputTokens != 8 || u.CacheReadTokens != 7 || u.CacheWriteTokens != 9 {
+		t.Errorf("usage: %+v", u)
+	}
+	if o.res.Text != "All done." || o.res.StopReason != "end_turn" || o.res.Model == "" || len(o.res.Denials) != 0 {
+		t.Errorf("result: %+v", o.res)
+	}
+	if b, err := os.ReadFile(filepath.Join(o.dir, "a/b.txt")); err != nil || string(b) != "ünï <&> \"x\"\n" {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+	if len(o.turns) != 3 || o.turns[0].Index != 0 || o.turns[2].Index != 2 || o.turns[2].Results != nil {
+		t.Fatalf("turns: %+v", o.turns)
+	}
+	for _, turn := range o.turns {
+		if !json.Valid(turn.Response) || turn.Results != nil && !json.Valid(turn.Results) {
+			t.Errorf("turn %d is not JSON: %s %s", turn.Index, turn.Response, turn.Results)
+		}
+	}
+	if !strings.Contains(string(o.turns[1].Results), "Exit code 3") || !strings.Contains(string(o.turns[1].Results), "ünï <&>") {
+		t.Errorf("results: %s", o.turns[1].Results)
+	}
+	for _, want := range []string{"› make it so\n", "● Write a/b.txt\n", "I write a/b.txt\n", "● Bash cat a/b.txt; exit 3\n", "✗ Exit code 3\n", "All done.\n"} {
+		if !strings.Contains(o.out, want) {
+			t.Errorf("the rendering lacks %q:\n%s", want, o.out)
+		}
+	}
+}
+
+func testDenied(t *testing.T, h Harness) {
+	o := converse(t, h, []Turn{{Tools: []Call{command("touch x"), command("echo yes")}}, done},
+		func(r *agent.Request) { r.Allowed = []string{"Bash(echo:*)"} })
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if len(o.res.Denials) != 1 || o.res.Denials[0].Tool != "Bash" || !strings.Contains(o.res.Denials[0].Input, "touch x") || o.res.Denials[0].Reason == "" {
+		t.Errorf("denials: %+v", o.res.Denials)
+	}
+	if !strings.Contains(string(o.turns[0].Results), "Permission denied: ") || !strings.Contains(string(o.turns[0].Results), "yes") {
+		t.Errorf("results: %s", o.turns[0].Results)
+	}
+	if !strings.Contains(o.out, "✗ denied Bash touch x: ") {
+		t.Errorf("rendering:\n%s", o.out)
+	}
+	absent(t, o.dir, "x")
+}
+
+func absent(t *testing.T, dir, name string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s exists: %v", name, err)
+	}
+}
+
+func testNotOffered(t *testing.T, h Harness) {
+	o := converse(t, h, []Turn{write("x", "y"), {Tools: []Call{{"WebFetch", map[string]any{"url": "http://x"}}}}, done},
+		func(r *agent.Request) { r.Allowed = []string{"Read"} })
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if len(o.res.Denials) != 2 || !strings.Contains(string(o.turns[0].Results), "No such tool available: Write") {
+		t.Errorf("denials %+v, results %s", o.res.Denials, o.turns[0].Results)
+	}
+	absent(t, o.dir, "x")
+}
+
+func testOnDenied(t *testing.T, h Harness) {
+	o := converse(t, h, []Turn{write("x", "y"), done}, func(r *agent.Request) { r.Allowed, r.OnDenied = []string{"Read"}, "fail" })
+	if o.err == nil || o.err.Class != agent.ClassDenied || len(o.turns) != 1 || len(o.res.Denials) != 1 {
+		t.Errorf("error %v, %d turns, denials %v", o.err, len(o.turns), o.res.Denials)
+	}
+}
+
+func testMaxTurns(t *testing.T, h Harness) {
+	o := converse(t, h, []Turn{write("x", "1"), write("x", "2"), write("x", "3")}, func(r *agent.Request) { r.MaxTurns = 2 })
+	if o.err == nil || o.err.Class != agent.ClassFailed || !strings.Contains(o.err.Error(), "max_turns: 2") || len(o.turns) != 2 {
+		t.Errorf("error %v, %d turns", o.err, len(o.turns))
+	}
+	if o := converse(t, h, []Turn{write("x", "1"), done}, func(r *agent.Request) { r.MaxTurns = 2 }); o.err != nil {
+		t.Errorf("the last allowed turn may end the conversation: %v", o.err)
+	}
+}
+
+func testStopReasons(t *testing.T, h Harness) {
+	for reason, want := range map[string]agent.Class{
+		"end_turn": "", "stop_sequence": "", "max_tokens": agent.ClassFailed, "refusal": agent.ClassFailed, "model_context_window_exceeded": agent.ClassFailed,
+	} {
+		o := converse(t, h, []Turn{{Text: "words", StopReason: reason, Input: 1}}, nil)
+		if (o.err == nil) != (want == "") || o.err != nil && o.err.Class != want {
+			t.Errorf("%s: got %v, want class %q", reason, o.err, want)
+		}
+		if o.res.StopReason != reason || o.res.Usage.InputTokens != 1 || len(o.turns) != 1 {
+			t.Errorf("%s: result %+v, %d turns", reason, o.res, len(o.turns))
+		}
+	}
+	o := converse(t, h, []Turn{{Text: "one moment", StopReason: "pause_turn"}, done}, nil)
+	if o.err != nil || o.res.Usage.Turns != 2 || o.res.Text != "All done." {
+		t.Errorf("pause_turn: %+v, %v", o.res, o.err)
+	}
+}
+
+func testTurnRefused(t *testing.T, h Harness) {
+	full := errors.New("the disk is full")
+	o := converse(t, h, []Turn{write("x", "1"), write("x", "2")}, func(r *agent.Request) { r.Turn = func(agent.Turn) error { return full } })
+	if o.err == nil || !errors.Is(o.err, full) || o.res.Usage.Turns != 1 {
+		t.Errorf("error %v, %+v", o.err, o.res.Usage)
+	}
+}
+
+func testCancelled(t *testing.T, h Harness) {
+	sb, dir := Sandbox(t)
+	cause := errors.New("the step's time is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	r := agent.Request{StepID: "step", Prompt: "wait", Allowed: []string{"Bash"}, Sandbox: sb, Out: cancelOn{"● Bash", func() { cancel(cause) }}}
+	p := h(t, []Turn{{Tools: []Call{command("sleep 60; touch late")}}, done}, &r)
+	res, err := p.Converse(ctx, r)
+	if !errors.Is(err, cause) || res.Usage.Turns != 1 {
+		t.Errorf("got %v, %+v", err, res.Usage)
+	}
+	absent(t, dir, "late")
+}
+
+// cancelOn calls a function when a text is written.
+type cancelOn struct {
+	text string
+	then func()
+}
+
+func (c cancelOn) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(c.text)) {
+		c.then()
+	}
+	return len(p), nil
+}
+
+func testCheck(t *testing.T, h Harness) {
+	for name, change := range map[string]func(*agent.Request){
+		"a rule that does not parse":    func(r *agent.Request) { r.Allowed = []string{"Bash(a; b)"} },
+		"a tool that is not there":      func(r *agent.Request) { r.Allowed = []string{"Read", "WebSearch"} },
+		"an unknown word for on_denied": func(r *agent.Request) { r.OnDenied = "ask" },
+	} {
+		r := agent.Request{StepID: "step", Prompt: "x", Allowed: []string{"Read"}}
+		p := h(t, []Turn{done}, &r)
+		if err := p.Check(r); err != nil {
+			t.Fatalf("a good request: %v", err)
+		}
+		change(&r)
+		var ae *agent.Error
+		if err := p.Check(r); !errors.As(err, &ae) || ae.Class != agent.ClassInvalid {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if p.Name() == "" {
+			t.Error("the provider has no name")
+		}
+	}
+}
+
+// testManyCalls: calls of one answer run in their order.
+func testManyCalls(t *testing.T, h Harness) {
+	var calls []Call
+	for _, c := range "abcdefgh" {
+		calls = append(calls, command("printf "+string(c)+" >> order"))
+	}
+	o := converse(t, h, []Turn{{Tools: calls}, done}, nil)
+	if b, err := os.ReadFile(filepath.Join(o.dir, "order")); err != nil || string(b) != "abcdefgh" || o.err != nil {
+		t.Errorf("order %q, %v, %v", b, err, o.err)
+	}
+}
