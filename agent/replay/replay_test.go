@@ -56,9 +56,9 @@ const head = "cassette: 1\norigin: written by hand\nmodel: none\n"
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"":                                           "the file is empty",
-		head:                                         "there are no turns",
-		"cassette: 2\norigin: x\nturns: [{text: a}]": "plays version 1",
+		"":   "the file is empty",
+		head: "there are no turns",
+		"cassette: 2\norigin: x\nturns: [{text: a}]":                          "plays version 1",
 		"cassette: 1\norigin: recorded by hand\nmodel: m\nturns: [{text: a}]": `origin is "recorded by hand"`,
 		"cassette: 1\norigin: recorded\nturns: [{text: a}]":                   "model is missing",
 		head + "turns:\n  - text: a\n    txet: b\n":                           "line 6: field txet not found",
