@@ -22,8 +22,8 @@ build: tools ## build the static binary bin/flow
 	@mkdir -p bin
 	$(BUILD) -o bin/flow ./cmd/flow
 
-quickstart: build ## build, then run examples/workflows/control.yaml
-	./bin/flow run examples/workflows/control.yaml
+quickstart: build ## build, then run examples/workflows/quickstart.yaml
+	./bin/flow run examples/workflows/quickstart.yaml
 
 test: tools ## run all tests
 	$(GO) test -tags $(TAGS) -timeout $(TIME) ./...

@@ -158,27 +158,6 @@ func (a *app) printDiagnostics(err error) error {
 	return printed{bad}
 }
 
-// agentsReady asks the providers of all agent steps before anything starts.
-func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
-	providers := a.providers()
-	for i := range plan.Nodes {
-		s := plan.Nodes[i].Step
-		if s.Kind != workflow.KindAgent {
-			continue
-		}
-		at := engine.Attempt{Step: s, Options: o}
-		name := steps.ProviderFor(at)
-		p, ok := providers[name]
-		if !ok {
-			return &usageError{msg: fmt.Sprintf("%s:%d: step %s: agent provider %s is not supported yet", plan.Workflow.Path, s.Pos.Line, s.ID, name)}
-		}
-		if err := p.Check(steps.AgentRequest(steps.Config{Workflow: plan.Workflow, FileDir: filepath.Dir(plan.Workflow.Path)}, at)); err != nil {
-			return &usageError{msg: fmt.Sprintf("%s:%d: step %s: %v", plan.Workflow.Path, s.Pos.Line, s.ID, err)}
-		}
-	}
-	return nil
-}
-
 // openState opens the state directory for writing and sweeps what dead runs left.
 func (a *app) openState(ctx context.Context) (*state.Store, string, error) {
 	dir, err := a.stateDirFor()

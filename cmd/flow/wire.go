@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/anthropic"
+	replayer "flowrun.dev/flow/agent/replay"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/host"
 	"flowrun.dev/flow/sandbox/local"
@@ -21,9 +23,14 @@ func (a *app) drivers() []sandbox.Driver {
 	}
 }
 
-// providers is the table of agent providers by name.
+// providers is the table of agent providers by name. The keys stay in this process.
 func (a *app) providers() map[string]agent.Provider {
-	return map[string]agent.Provider{}
+	return map[string]agent.Provider{
+		"anthropic": anthropic.New(anthropic.Options{
+			APIKey: a.env("ANTHROPIC_API_KEY"), AuthToken: a.env("ANTHROPIC_AUTH_TOKEN"), BaseURL: a.env("ANTHROPIC_BASE_URL"),
+		}),
+		"replay": replayer.New(),
+	}
 }
 
 // clock is the time of the machine.

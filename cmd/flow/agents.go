@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/steps"
+	"flowrun.dev/flow/workflow"
+)
+
+// agentsReady asks the providers of all agent steps before anything starts. What is
+// wrong with several steps (a missing key) is said once, with their names.
+func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
+	providers := a.providers()
+	var order []string
+	found := map[string][]string{} // message → steps
+	for i := range plan.Nodes {
+		s := plan.Nodes[i].Step
+		if s.Kind != workflow.KindAgent {
+			continue
+		}
+		text := a.agentReady(providers, plan, engine.Attempt{Step: s, Options: o})
+		if text == "" {
+			continue
+		}
+		if found[text] == nil {
+			order = append(order, text)
+		}
+		found[text] = append(found[text], fmt.Sprintf("%s (line %d)", s.ID, s.Pos.Line))
+	}
+	if len(order) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, text := range order {
+		word := "step"
+		if len(found[text]) > 1 {
+			word = "steps"
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s %s: %s", plan.Workflow.Path, word, strings.Join(found[text], ", "), text))
+	}
+	return &usageError{msg: strings.Join(lines, "\n  ")}
+}
+
+// agentReady is what keeps one agent step from starting, "" for nothing.
+func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Plan, at engine.Attempt) string {
+	name := steps.ProviderFor(at)
+	p, ok := providers[name]
+	if !ok {
+		var names []string
+		for n := range providers {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		return fmt.Sprintf("there is no agent provider %q; known are %s", name, strings.Join(names, ", "))
+	}
+	err := p.Check(steps.AgentRequest(steps.Config{Workflow: plan.Workflow, FileDir: filepath.Dir(plan.Workflow.Path)}, at))
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	var ae *agent.Error
+	if errors.As(err, &ae) && ae.Hint != "" {
+		text += "; " + ae.Hint
+	}
+	return text
+}
