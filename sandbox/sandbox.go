@@ -24,6 +24,7 @@ package sandbox
 import (
 	"context"
 	"io/fs"
+	"net"
 	"os"
 	"time"
 
@@ -124,6 +125,14 @@ type Sandbox interface {
 	// processes: SIGTERM, then SIGKILL after Cmd.Grace. The result then says
 	// Killed, and err is nil: the caller knows why it cancelled (context.Cause).
 	Exec(ctx context.Context, c Cmd) (Result, error)
+	// Listen opens a listening socket inside the sandbox's network and hands it to
+	// the host, where the caller accepts: the way by which something on the host is
+	// reached from a sandbox without any network. network is tcp, tcp4 or tcp6, addr a
+	// loopback address with a port, 0 for a free one (see Addr). Every command of
+	// the sandbox can connect, so who it is has to be asked (a token). Where the
+	// network is the host's (NetworkFull, driver host) so can everybody on the host.
+	// The end of the sandbox closes the listener; accepted connections are the caller's.
+	Listen(ctx context.Context, network, addr string) (net.Listener, error)
 	// Files gives access to the workspace from the host's side, beneath it:
 	// a symlink that leads outside is an error (fs.ErrPermission), never followed.
 	Files() Files

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/beneath"
+	"flowrun.dev/flow/sandbox/internal/listen"
 	"flowrun.dev/flow/sandbox/internal/lookup"
 )
 
@@ -105,6 +107,8 @@ type Sandbox struct {
 	tracker  *checkpoint.Tracker
 	done     chan struct{}
 
+	listeners listen.Set
+
 	mu      sync.Mutex
 	closed  bool
 	next    int
@@ -141,6 +145,26 @@ func (s *Sandbox) Restore(ctx context.Context, st checkpoint.Store, m *checkpoin
 	return s.tracker.Restore(ctx, st, m)
 }
 
+// Listen listens on this machine's loopback, where every process of it can connect.
+func (s *Sandbox) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	const op = "listen in the sandbox"
+	ap, err := listen.Parse(network, addr)
+	if err != nil {
+		return nil, driverError(op, sandbox.ClassInvalid, err)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, driverError(op, sandbox.ClassInfrastructure, err)
+	}
+	l, err := net.Listen("tcp", ap.String()) // a literal: it cannot block
+	if err != nil {
+		return nil, driverError(op, sandbox.ClassInfrastructure, err)
+	}
+	if l, err = s.listeners.Add(l); err != nil {
+		return nil, driverError(op, sandbox.ClassInvalid, err)
+	}
+	return l, nil
+}
+
 var errClosed = errors.New("the sandbox was closed")
 
 // enter registers an exec, so that Close can end it and wait for it.
@@ -171,6 +195,7 @@ func (s *Sandbox) Close(ctx context.Context) error {
 		cancel(errClosed)
 	}
 	s.mu.Unlock()
+	s.listeners.Close()
 	if first {
 		go func() {
 			s.execs.Wait()

@@ -136,7 +136,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 	}
 	sb := &Sandbox{
 		id: spec.ID, ids: ids, home: filepath.Join(spec.Dir, "home"), reason: ids.reason,
-		calls: map[uint64]chan *execResult{}, done: make(chan struct{}),
+		calls: map[uint64]chan *execResult{}, listens: map[uint64]chan listened{}, done: make(chan struct{}),
 		env: d.env(),
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, fmt.Errorf("not ready after %v", createTimeout))

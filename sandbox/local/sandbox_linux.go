@@ -18,6 +18,7 @@ import (
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/beneath"
+	"flowrun.dev/flow/sandbox/internal/listen"
 )
 
 // closeTimeout bounds Close: the kernel has to end every process inside.
@@ -31,18 +32,20 @@ type Sandbox struct {
 	owner            *checkpoint.Owner // of the tree on disk; nil: this process
 	env              []string
 	tracker          *checkpoint.Tracker
+	listeners        listen.Set
 
 	conn   *net.UnixConn
 	stderr *os.File      // init's standard error, read once it has ended
 	pid    int           // of init
 	done   chan struct{} // closed by wait when init has ended and words is set
 
-	mu     sync.Mutex
-	next   uint64
-	calls  map[uint64]chan *execResult // those who wait for a result
-	closed bool
-	reaped bool   // pid may be another's
-	words  string // how init ended
+	mu      sync.Mutex
+	next    uint64
+	calls   map[uint64]chan *execResult // those who wait for a result
+	listens map[uint64]chan listened    // those who wait for a listener
+	closed  bool
+	reaped  bool   // pid may be another's
+	words   string // how init ended
 }
 
 var _ sandbox.Sandbox = (*Sandbox)(nil)
@@ -220,11 +223,14 @@ func (s *Sandbox) requestKill(id uint64, grace time.Duration) {
 
 // receive hands results to those who wait, until the socket ends.
 func (s *Sandbox) receive() {
-	buf := make([]byte, 64<<10)
+	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
 	for {
-		n, err := s.conn.Read(buf)
+		n, oobn, _, _, err := s.conn.ReadMsgUnix(buf, oob)
 		if err != nil || n == 0 {
 			return
+		}
+		if buf[0] == msgSocket && s.receiveListener(buf[1:n], oob[:oobn]) {
+			continue
 		}
 		r := new(execResult)
 		if buf[0] != msgResult || r.parse(buf[1:n]) != nil {
@@ -263,6 +269,7 @@ func (s *Sandbox) wait() {
 	text, _ := io.ReadAll(io.LimitReader(s.stderr, 8<<10))    // half an answer is one too
 	s.stderr.Close()
 	s.conn.Close()
+	s.listeners.Close()
 	s.mu.Lock()
 	s.words = strings.TrimSpace(how + "\n" + string(text))
 	s.mu.Unlock()
@@ -303,6 +310,7 @@ func (s *Sandbox) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.listeners.Close()
 	s.kill()
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeTimeout, fmt.Errorf("processes inside did not end within %v", closeTimeout))
 	defer cancel()

@@ -149,6 +149,13 @@ func (s *server) handle(kind byte, body []byte, fds []int) error {
 		}
 		s.kill(r)
 		return nil
+	case msgListen:
+		var r listenRequest
+		if err := r.parse(body); err != nil {
+			return step(err, "parse a listen request")
+		}
+		listenFor(&r)
+		return nil
 	case msgExecBig:
 		if len(fds) == 0 {
 			return step(unix.EBADMSG, "receive a large request")

@@ -46,6 +46,26 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
+func TestListenWire(t *testing.T) {
+	t.Parallel()
+	req := listenRequest{ID: 1 << 40, Addr: "127.0.0.1:80"}
+	var gotReq listenRequest
+	if err := gotReq.parse(req.append(nil)); err != nil || gotReq != req {
+		t.Errorf("%+v, %v", gotReq, err)
+	}
+	res := listenResult{ID: 3, Errno: 98, Why: "address already in use"}
+	var gotRes listenResult
+	if err := gotRes.parse(res.append(nil)); err != nil || gotRes != res {
+		t.Errorf("%+v, %v", gotRes, err)
+	}
+	whole := res.append(nil)
+	for n := range whole {
+		if err := new(listenResult).parse(whole[:n]); err == nil {
+			t.Errorf("%d of %d bytes: no error", n, len(whole))
+		}
+	}
+}
+
 func FuzzWire(f *testing.F) {
 	r := execRequest{ID: 1, Argv: []string{"a", "b"}, Env: []string{"A=b"}, Dir: "/"}
 	f.Add(r.append(nil))
@@ -59,6 +79,8 @@ func FuzzWire(f *testing.F) {
 		}
 		_ = new(execResult).parse(b)  // must not panic
 		_ = new(killRequest).parse(b) // must not panic
+		_ = new(listenRequest).parse(b)
+		_ = new(listenResult).parse(b)
 	})
 }
 

@@ -13,9 +13,11 @@ const (
 	msgExec    = 'x' // host → init: execRequest, with descriptors
 	msgExecBig = 'X' // the same, its body in a memfd, the last descriptor
 	msgKill    = 'k' // host → init: killRequest
+	msgListen  = 'l' // host → init: listenRequest
 	msgReady   = 'R' // init → host
 	msgFailed  = 'E' // stage 1 → host: JSON of failure
 	msgResult  = 'r' // init → host: execResult
+	msgSocket  = 's' // init → host: listenResult, with a descriptor if it succeeded
 )
 
 // maxInline is the largest body that is sent in the message itself. A SEQPACKET
@@ -50,6 +52,19 @@ type execRequest struct {
 type killRequest struct {
 	ID    uint64
 	Grace time.Duration
+}
+
+// listenRequest asks for a listening socket of TCP on Addr ("127.0.0.1:0").
+type listenRequest struct {
+	ID   uint64
+	Addr string
+}
+
+// listenResult: Why is empty if the descriptor came.
+type listenResult struct {
+	ID    uint64
+	Errno int
+	Why   string
 }
 
 // How an exec was refused by init.
@@ -122,6 +137,29 @@ func (r *killRequest) parse(b []byte) error {
 	d := decoder{b: b}
 	r.ID = d.uint()
 	r.Grace = time.Duration(d.int())
+	return d.err
+}
+
+func (r *listenRequest) append(b []byte) []byte {
+	return appendString(binary.AppendUvarint(b, r.ID), r.Addr)
+}
+
+func (r *listenRequest) parse(b []byte) error {
+	d := decoder{b: b}
+	r.ID = d.uint()
+	r.Addr = d.string()
+	return d.err
+}
+
+func (r *listenResult) append(b []byte) []byte {
+	return appendString(binary.AppendVarint(binary.AppendUvarint(b, r.ID), int64(r.Errno)), r.Why)
+}
+
+func (r *listenResult) parse(b []byte) error {
+	d := decoder{b: b}
+	r.ID = d.uint()
+	r.Errno = int(d.int())
+	r.Why = d.string()
 	return d.err
 }
 

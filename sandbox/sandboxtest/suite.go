@@ -64,6 +64,8 @@ func Run(t *testing.T, factory func(t *testing.T) Subject) {
 		{"LeftoversAreKilled", testLeftovers},
 		{"KillingOneLeavesTheOther", testKillOne},
 		{"ForkBomb", testForkBomb},
+		{"Listen", testListen},
+		{"ListenManyAtOnce", testListenMany},
 		{"Files", testFiles},
 		{"FilesAreBeneath", testFilesBeneath},
 		{"Checkpoints", testCheckpoints},
