@@ -97,7 +97,7 @@ func (p *Policy) judge(tool string, input json.RawMessage) string {
 		if !p.Scoped(tool) {
 			return ""
 		}
-		name, err := pathOf(tool, input)
+		name, err := PathOf(tool, input)
 		if err != nil {
 			return "the input cannot be judged: " + err.Error()
 		}
@@ -141,8 +141,9 @@ func decodeOnce(input json.RawMessage, v any) error {
 	return json.Unmarshal(input, v)
 }
 
-// pathOf takes the path out of a file tool's input.
-func pathOf(tool string, input json.RawMessage) (string, error) {
+// PathOf takes the path out of a file tool's input. Of a Glob it is the folder
+// below which its pattern looks.
+func PathOf(tool string, input json.RawMessage) (string, error) {
 	var in struct {
 		FilePath string `json:"file_path"`
 		Path     string `json:"path"`

@@ -19,5 +19,5 @@
 //     context window and an unknown stop reason are failures; pause_turn goes on.
 //  6. Every error is an *agent.Error.
 //
-// Imports of this module: agent, agent/tools and sandbox.
+// Imports of this module: agent, agent/screen, agent/tools and sandbox.
 package loop

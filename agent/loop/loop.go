@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/screen"
 	"flowrun.dev/flow/agent/tools"
 )
 
@@ -28,7 +29,7 @@ type conversation struct {
 	policy *agent.Policy
 	specs  []tools.Spec
 	set    *tools.Set
-	screen *screen
+	screen *screen.Screen
 
 	messages []Input
 	res      agent.Result
@@ -48,11 +49,11 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 		return agent.Result{}, invalid(errors.New("hold a conversation: the prompt is empty"), "")
 	}
 	c := &conversation{
-		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy), screen: newScreen(r.Out),
+		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy), screen: screen.New(r.Out),
 		messages: []Input{{Role: "user", Content: []json.RawMessage{textBlock(r.Prompt)}}},
 	}
 	c.res.Model = o.Name
-	c.screen.prompt(r.Prompt)
+	c.screen.Prompt(r.Prompt)
 	for index := 0; ; index++ {
 		done, err := c.turn(ctx, index)
 		switch {
@@ -140,7 +141,7 @@ func (c *conversation) answer(m Message) ([]block, error) {
 		}
 		if b := blocks[i]; b.Type == "text" && strings.TrimSpace(b.Text) != "" {
 			text = append(text, b.Text)
-			c.screen.text(b.Text)
+			c.screen.Text(b.Text)
 		}
 	}
 	c.res.Text = strings.Join(text, "\n\n")
@@ -183,7 +184,7 @@ func (c *conversation) call(ctx context.Context, b block) (tools.Result, error) 
 		c.deny(b, d.Reason)
 		return tools.Result{Text: "Permission denied: " + d.Reason, IsError: true}, nil
 	}
-	c.screen.call(b)
+	c.screen.Call(b.Name, b.Input)
 	res, err := c.set.Run(ctx, b.Name, b.Input)
 	if err != nil {
 		return res, err
@@ -192,7 +193,9 @@ func (c *conversation) call(ctx context.Context, b block) (tools.Result, error) 
 		c.deny(b, res.Denied)
 		return res, nil
 	}
-	c.screen.result(res)
+	if res.IsError {
+		c.screen.Failed(res.Text)
+	}
 	return res, nil
 }
 
@@ -214,7 +217,7 @@ func (c *conversation) deny(b block, reason string) {
 		input = strings.ToValidUTF8(input[:maxDenialInput], "") + "…"
 	}
 	c.res.Denials = append(c.res.Denials, agent.Denial{Tool: b.Name, Input: input, Reason: reason})
-	c.screen.denied(b, reason)
+	c.screen.Denied(b.Name, b.Input, reason)
 	if c.denied == nil {
 		c.denied = fmt.Errorf("the call of %s was denied: %s", b.Name, reason)
 	}

@@ -2,6 +2,7 @@ package tools
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,6 +135,32 @@ func with[In any](run func(*Set, context.Context, In) (string, error)) func(*Set
 		}
 		return Result{Text: text}, nil
 	}
+}
+
+// Judge judges a call as Run would, with the links of its path followed, without
+// executing it: for providers whose own process executes the tools.
+func (s *Set) Judge(ctx context.Context, name string, input json.RawMessage) (agent.Decision, error) {
+	d := s.policy.Judge(name, input)
+	switch name {
+	case "Read", "Write", "Edit", "Glob", "Grep":
+	default:
+		return d, nil
+	}
+	if !d.Allow || !s.policy.Scoped(name) {
+		return d, nil
+	}
+	at, err := agent.PathOf(name, input)
+	if err == nil {
+		_, err = s.resolved(ctx, name, at)
+	}
+	var ce *callError
+	switch {
+	case errors.As(err, &ce):
+		return agent.Decision{Reason: cmp.Or(ce.denied, ce.text)}, nil
+	case err != nil:
+		return agent.Decision{}, err
+	}
+	return d, nil
 }
 
 // inside makes a model's path into one for programs, relative to the workspace

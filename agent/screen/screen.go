@@ -1,15 +1,16 @@
-package loop
+// Package screen renders a conversation as plain lines, the same for all providers.
+//
+// Imports of this module: none.
+package screen
 
 import (
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-
-	"flowrun.dev/flow/agent/tools"
 )
 
-// screen renders a conversation as plain lines, for people and for the step's log:
+// Screen renders a conversation as plain lines, for people and for the step's log:
 //
 //	› the prompt
 //	● Write main.go
@@ -18,7 +19,7 @@ import (
 //	the model's words
 //
 // It drops what it cannot write: the log is not the conversation.
-type screen struct{ w io.Writer }
+type Screen struct{ w io.Writer }
 
 // Lines and characters that are shown of one thing; the transcript has it all.
 const (
@@ -26,31 +27,33 @@ const (
 	shownLines = 6
 )
 
-func newScreen(w io.Writer) *screen {
+// New renders to w; nil for nowhere.
+func New(w io.Writer) *Screen {
 	if w == nil {
 		w = io.Discard
 	}
-	return &screen{w}
+	return &Screen{w}
 }
 
-func (s *screen) line(format string, a ...any) { _, _ = fmt.Fprintf(s.w, format+"\n", a...) }
+func (s *Screen) line(format string, a ...any) { _, _ = fmt.Fprintf(s.w, format+"\n", a...) }
 
-func (s *screen) prompt(text string) { s.line("› %s", oneLine(text)) }
+// Prompt shows what was asked.
+func (s *Screen) Prompt(text string) { s.line("› %s", oneLine(text)) }
 
-func (s *screen) text(text string) { s.line("%s", clean(strings.TrimSpace(text))) }
+// Text shows the model's words.
+func (s *Screen) Text(text string) { s.line("%s", clean(strings.TrimSpace(text))) }
 
-func (s *screen) call(b block) { s.line("● %s", subject(b)) }
+// Call shows a call that is executed.
+func (s *Screen) Call(tool string, input json.RawMessage) { s.line("● %s", subject(tool, input)) }
 
-func (s *screen) denied(b block, reason string) {
-	s.line("✗ denied %s: %s", subject(b), oneLine(reason))
+// Denied shows a call that was refused.
+func (s *Screen) Denied(tool string, input json.RawMessage, reason string) {
+	s.line("✗ denied %s: %s", subject(tool, input), oneLine(reason))
 }
 
-// result shows errors, and nothing of what succeeded.
-func (s *screen) result(r tools.Result) {
-	if !r.IsError {
-		return
-	}
-	lines := strings.Split(strings.TrimSpace(r.Text), "\n")
+// Failed shows a call's error; of what succeeded nothing is shown.
+func (s *Screen) Failed(text string) {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, l := range lines {
 		if i == shownLines && len(lines) > shownLines+1 {
 			s.line("    … %d more lines", len(lines)-i)
@@ -65,17 +68,17 @@ func (s *screen) result(r tools.Result) {
 }
 
 // subject is a call in a few words: the tool and what it is about.
-func subject(b block) string {
+func subject(tool string, input json.RawMessage) string {
 	var in map[string]any
-	if json.Unmarshal(b.Input, &in) != nil {
-		return clean(b.Name)
+	if json.Unmarshal(input, &in) != nil {
+		return clean(tool)
 	}
 	for _, key := range []string{"command", "file_path", "pattern", "url", "path"} {
 		if v, ok := in[key].(string); ok && v != "" {
-			return clean(b.Name) + " " + oneLine(v)
+			return clean(tool) + " " + oneLine(v)
 		}
 	}
-	return clean(b.Name)
+	return clean(tool)
 }
 
 func oneLine(text string) string {
