@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 
 // commands is the table of commands, in the order of the help.
 var commands = []func(*app) *cobra.Command{
-	cmdRun, cmdResume, cmdValidate, cmdPlan, cmdRuns, cmdShow, cmdLogs, cmdDoctor, cmdVersion,
+	cmdRun, cmdResume, cmdValidate, cmdPlan, cmdRuns, cmdShow, cmdLogs, cmdDiff, cmdDoctor, cmdVersion,
 }
 
 // noCommand gives a misspelt command the exit code of a wrong call.
@@ -129,6 +129,12 @@ func project(stateDir string) (string, error) {
 		return filepath.Dir(stateDir), nil
 	}
 	return os.Getwd()
+}
+
+// terminal says whether standard output is one.
+func (a *app) terminal() bool {
+	f, ok := a.out.(*os.File)
+	return ok && report.LookTerminal(f, a.env).Is
 }
 
 // style of what is printed: the terminal's, else wide enough for a log.

@@ -1,0 +1,106 @@
+package state
+
+import (
+	"context"
+	"fmt"
+
+	"flowrun.dev/flow/engine"
+)
+
+// Point is what the checkpoints say of one step that ended: the tree before its
+// first try of this round, and after its last one.
+type Point struct {
+	Step    string
+	Attempt int // the last one
+	Status  engine.StepStatus
+	// Before and After are checkpoints. Before is "" where the step began on the
+	// empty tree; After is "" when no checkpoint was taken at its end, because
+	// other steps were at work on the same tree, or the run was stopped.
+	Before, After string
+	// Seq is the event with which it ended.
+	Seq int64
+}
+
+// Timeline is a run's line of checkpoints as its events tell it. Steps that a
+// resume runs again are not in it until they have ended again.
+type Timeline struct {
+	Run string
+	// Base holds the imported source, "" when no sandbox was ever made.
+	Base string
+	// Newest is where a resume would continue at the latest: the last checkpoint
+	// that is a part of the run still.
+	Newest string
+	Points []Point // in the order of ending
+}
+
+// Timeline reads a run's line of checkpoints.
+func (s *Store) Timeline(ctx context.Context, run string) (*Timeline, error) {
+	events, err := s.Events(ctx, run, 0)
+	if err != nil {
+		return nil, err
+	}
+	t := &Timeline{Run: run}
+	for i := range events {
+		t.add(&events[i])
+	}
+	return t, nil
+}
+
+func (t *Timeline) add(e *engine.Event) {
+	switch b := e.Body.(type) {
+	case engine.WorkspaceImported:
+		t.Base, t.Newest = b.Checkpoint, b.Checkpoint
+	case engine.RunResumed:
+		for _, r := range b.Reset {
+			t.drop(r.Step)
+		}
+		if t.Newest = b.Checkpoint; t.Newest == "" {
+			t.Newest = t.Base
+		}
+	case engine.StepFinished:
+		p := Point{Step: b.Step, Attempt: b.Attempt, Status: b.Outcome.Status, Before: t.Newest, After: b.Checkpoint, Seq: e.Seq}
+		if old := t.drop(b.Step); old != nil {
+			p.Before = old.Before
+		}
+		if b.Checkpoint != "" {
+			t.Newest = b.Checkpoint
+		}
+		t.Points = append(t.Points, p)
+	}
+}
+
+func (t *Timeline) drop(step string) *Point {
+	for i := range t.Points {
+		if p := t.Points[i]; p.Step == step {
+			t.Points = append(t.Points[:i], t.Points[i+1:]...)
+			return &p
+		}
+	}
+	return nil
+}
+
+// StepError says why a run has no checkpoint at a step.
+type StepError struct {
+	Run, Step, Reason string
+	// Have are the steps that have one, in the order of ending.
+	Have []string
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("run %s, step %s: %s", e.Run, e.Step, e.Reason) }
+
+// At finds the step's point, which has a checkpoint after it; *StepError otherwise.
+func (t *Timeline) At(step string) (Point, error) {
+	e := &StepError{Run: t.Run, Step: step, Reason: "it has not ended in this run"}
+	for _, p := range t.Points {
+		switch {
+		case p.After != "":
+			e.Have = append(e.Have, p.Step)
+			if p.Step == step {
+				return p, nil
+			}
+		case p.Step == step:
+			e.Reason = "no checkpoint was taken at its end: other steps were at work on the same files, or the run was stopped"
+		}
+	}
+	return Point{}, e
+}
