@@ -86,7 +86,9 @@ type StepError struct {
 	Have []string
 }
 
-func (e *StepError) Error() string { return fmt.Sprintf("run %s, step %s: %s", e.Run, e.Step, e.Reason) }
+func (e *StepError) Error() string {
+	return fmt.Sprintf("run %s, step %s: %s", e.Run, e.Step, e.Reason)
+}
 
 // At finds the step's point, which has a checkpoint after it; *StepError otherwise.
 func (t *Timeline) At(step string) (Point, error) {
