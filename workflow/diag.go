@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sort"
@@ -111,7 +112,10 @@ func (b *bag) finish(text []byte) (warnings []Diagnostic, err *Diagnostics) {
 // place, what was expected, and what to do. Tabs stay tabs, so that the caret is
 // under its character in any terminal.
 func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
-	lines := strings.Split(string(text), "\n")
+	var lines []string
+	if len(list) > 0 {
+		lines = sourceLines(string(bytes.TrimPrefix(text, bom)))
+	}
 	paint := func(code, s string) string {
 		if !color {
 			return s
@@ -125,7 +129,7 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 		}
 		fmt.Fprintf(w, "%s:%d:%d: %s %s [%s]\n", d.Pos.File, d.Pos.Line, d.Pos.Col, paint(code, string(d.Severity)+":"), d.Message, d.Rule)
 		if d.Pos.Line >= 1 && d.Pos.Line <= len(lines) {
-			line := strings.TrimRight(lines[d.Pos.Line-1], "\r")
+			line := lines[d.Pos.Line-1]
 			fmt.Fprintf(w, "  %s\n  %s\n", printable(mask(line)), paint(code, caret(line, d.Pos.Col, d.EndCol)))
 		}
 		if len(d.Expected) > 0 {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/expr-lang/expr"
-	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -119,75 +117,4 @@ func firstLine(err error) error {
 		return err
 	}
 	return errors.New(s)
-}
-
-// statusFunctions are the functions that look at what ran before.
-var statusFunctions = map[string]bool{"success": true, "failure": true, "always": true, "cancelled": true}
-
-// uses walks a parsed expression and notes what it reads.
-type uses struct {
-	refs   []Ref
-	steps  map[string]bool
-	files  bool
-	status bool
-}
-
-func (u *uses) Visit(n *ast.Node) {
-	switch x := (*n).(type) {
-	case *ast.IdentifierNode:
-		u.status = u.status || statusFunctions[x.Value]
-		u.files = u.files || x.Value == "files"
-	case *ast.MemberNode:
-		field, ok := x.Property.(*ast.StringNode)
-		if !ok {
-			return
-		}
-		switch base := x.Node.(type) {
-		case *ast.IdentifierNode:
-			if base.Value == "self" {
-				u.add(Ref{"self", field.Value})
-			}
-			if base.Value == "steps" {
-				u.steps[field.Value] = true
-			}
-		case *ast.MemberNode:
-			id, ok := base.Node.(*ast.IdentifierNode)
-			step, isName := base.Property.(*ast.StringNode)
-			if ok && isName && id.Value == "steps" {
-				u.add(Ref{step.Value, field.Value})
-			}
-		}
-	}
-}
-
-func (u *uses) add(r Ref) {
-	for _, have := range u.refs {
-		if have == r {
-			return
-		}
-	}
-	u.refs = append(u.refs, r)
-}
-
-// compile checks an expression against its scope. The error is an *exprError
-// with the place inside the text.
-func compile(source string, sc *scope, asBool bool) (*Expr, error) {
-	u := &uses{steps: map[string]bool{}}
-	tree, err := parseExpr(source)
-	if err != nil {
-		return nil, place(err)
-	}
-	ast.Walk(&tree.Node, u)
-	if err := sc.known(u, source); err != nil {
-		return nil, err
-	}
-	opts := []expr.Option{expr.Env(sc.types(u)), expr.MaxNodes(maxNodes)}
-	if asBool {
-		opts = append(opts, expr.AsBool())
-	}
-	program, err := expr.Compile(source, opts...)
-	if err != nil {
-		return nil, place(err)
-	}
-	return &Expr{source: source, program: program, refs: u.refs, usesFiles: u.files, usesStatus: u.status}, nil
 }

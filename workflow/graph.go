@@ -3,143 +3,205 @@ package workflow
 import "strings"
 
 // graph is the order of the steps while a file is parsed: explicit needs, or -
-// where they are absent - everything above in the same list.
+// where they are absent - everything above in the same list. Nodes 0 … n-1 are
+// the steps; node n+i is "all steps above i in its list", an edge to i-1 and to
+// node n+i-1, so that 10,000 steps in a row have 20,000 edges and not 50 million.
 type graph struct {
-	first int // number of `steps`; the rest is `finally`
-	on    [][]int
-	has   []bool
-	at    []Pos
-	// explicit are the steps with needs of their own, so that a file where every
-	// step waits for all above it costs nothing to walk.
-	explicit []int
+	n, first int // steps in all; number of `steps`, the rest is `finally`
+	on       [][]int
+	has      []bool
+	at       []Pos
+
+	// Set by close. rank is a topological order; tree and last number a spanning
+	// forest of edges, so that most questions are answered by comparing two numbers.
+	rank, tree, last []int
+	asked            []int // by node: the question that saw it last
+	question         int
 }
 
 func newGraph(n, first int) *graph {
-	return &graph{first: first, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n)}
+	return &graph{n: n, first: first, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n)}
 }
 
-func (g *graph) set(i int, on []int, at Pos) {
-	g.on[i], g.has[i], g.at[i] = on, true, at
-	g.explicit = append(g.explicit, i)
-}
+func (g *graph) set(i int, on []int, at Pos) { g.on[i], g.has[i], g.at[i] = on, true, at }
 
-// before tells which steps have ended when step i starts. A step in `finally`
-// sees all steps, and the finally steps above it.
-func (g *graph) before(i int) func(j int) bool {
-	if i >= g.first {
-		return func(j int) bool { return j < i }
-	}
-	// Follow explicit needs until a step without: it has everything above it.
-	var seen map[int]bool
-	above := -1
-	return func(j int) bool {
-		if seen == nil {
-			seen = map[int]bool{}
-			g.reach(i, seen, &above)
-		}
-		return j < above || seen[j]
-	}
-}
-
-func (g *graph) reach(i int, seen map[int]bool, above *int) {
-	if !g.has[i] {
-		*above = max(*above, i)
-		for _, j := range g.explicit {
-			if j >= i {
-				break
-			}
-			for _, k := range g.on[j] { // what those above need may stand further down
-				if k > i && !seen[k] {
-					seen[k] = true
-					g.reach(k, seen, above)
-				}
-			}
-		}
-		return
-	}
-	for _, j := range g.on[i] {
-		if !seen[j] {
-			seen[j] = true
-			g.reach(j, seen, above)
-		}
-	}
-}
-
-// edges of a step, absent needs included.
-func (g *graph) edges(i int) []int {
-	if g.has[i] {
-		return g.on[i]
-	}
+// edge returns the k-th node that x waits for, -1 after the last.
+func (g *graph) edge(x, k int) int {
 	start := 0
+	i := x
+	if x >= g.n {
+		i = x - g.n
+	}
 	if i >= g.first {
 		start = g.first
 	}
-	if i > start {
-		return []int{i - 1} // and through it everything above, or through cycles' members
+	switch {
+	case x < g.n && g.has[x]:
+		if k < len(g.on[x]) {
+			return g.on[x][k]
+		}
+	case x < g.n:
+		if k == 0 && i > start {
+			return x + g.n
+		}
+	case i > start && k == 0:
+		return i - 1
+	case i > start+1 && k == 1:
+		return x - 1
 	}
-	return nil
+	return -1
+}
+
+// walk visits every node after all that it waits for. onCycle is told the path
+// of each cycle, its first member at the front.
+func (g *graph) walk(done func(x int), onCycle func(path []int)) {
+	const onPath, finished = 1, 2
+	state := make([]byte, 2*g.n)
+	type frame struct{ x, k int }
+	var path []frame
+	for root := range 2 * g.n {
+		if state[root] != 0 {
+			continue
+		}
+		path = append(path[:0], frame{x: root})
+		state[root] = onPath
+		for len(path) > 0 {
+			top := &path[len(path)-1]
+			y := g.edge(top.x, top.k)
+			top.k++
+			switch {
+			case y < 0:
+				state[top.x] = finished
+				done(top.x)
+				path = path[:len(path)-1]
+			case state[y] == 0:
+				state[y] = onPath
+				path = append(path, frame{x: y})
+			case state[y] == onPath:
+				var members []int
+				for i := len(path) - 1; i >= 0; i-- {
+					members = append(members, path[i].x)
+					if path[i].x == y {
+						break
+					}
+				}
+				for i, j := 0, len(members)-1; i < j; i, j = i+1, j-1 {
+					members[i], members[j] = members[j], members[i]
+				}
+				onCycle(members)
+			}
+		}
+	}
+}
+
+// close prepares the questions of before. Call it once all needs are set.
+func (g *graph) close() {
+	size := 2 * g.n
+	g.rank, g.tree, g.last, g.asked = make([]int, size), make([]int, size), make([]int, size), make([]int, size)
+	order := make([]int, 0, size)
+	g.walk(func(x int) {
+		g.rank[x] = len(order)
+		order = append(order, x)
+	}, func([]int) {})
+	// Each node hangs below one that it waits for (the last to end), so that "is
+	// above it in the tree" implies "ends before it".
+	child := make([]int, size+1) // first child + 1; index size is the root
+	next := make([]int, size)
+	for i := size - 1; i >= 0; i-- {
+		x, parent := order[i], size
+		for k := 0; ; k++ {
+			y := g.edge(x, k)
+			if y < 0 {
+				break
+			}
+			if g.rank[y] < g.rank[x] && (parent == size || g.rank[y] > g.rank[parent]) {
+				parent = y
+			}
+		}
+		next[x], child[parent] = child[parent], x+1
+	}
+	count := 0
+	stack := []int{size}
+	for len(stack) > 0 {
+		x := stack[len(stack)-1]
+		if x < size && g.tree[x] != 0 && child[x] == 0 {
+			g.last[x] = count
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		if x < size && g.tree[x] == 0 {
+			count++
+			g.tree[x] = count
+		}
+		if c := child[x]; c != 0 {
+			child[x] = next[c-1]
+			stack = append(stack, c-1)
+			continue
+		}
+		if x == size {
+			break
+		}
+	}
+}
+
+// before tells whether step j has ended when step i starts. A step in `finally`
+// sees all steps, and the finally steps above it.
+func (g *graph) before(i, j int) bool {
+	if i >= g.first {
+		return j < i
+	}
+	if j >= g.first || i == j {
+		return false
+	}
+	if !g.has[i] && j < i {
+		return true
+	}
+	g.question++
+	stack := []int{i}
+	for len(stack) > 0 {
+		x := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if x == j || g.tree[j] <= g.tree[x] && g.tree[x] <= g.last[j] {
+			return true
+		}
+		for k := 0; ; k++ {
+			y := g.edge(x, k)
+			if y < 0 {
+				break
+			}
+			// What ended before j cannot have waited for it.
+			if g.rank[y] >= g.rank[j] && g.asked[y] != g.question {
+				g.asked[y] = g.question
+				stack = append(stack, y)
+			}
+		}
+	}
+	return false
 }
 
 // cycles reports each cycle of needs once, at one of its members.
 func (p *fileParser) cycles(g *graph) {
-	names := make([]string, len(g.on))
+	names := make([]string, g.n)
 	for id, i := range p.ids {
 		names[i] = id
 	}
-	state := make([]byte, len(g.on)) // 0 new, 1 on the path, 2 done
-	var path []int
-	var visit func(i int)
-	visit = func(i int) {
-		state[i] = 1
-		path = append(path, i)
-		for _, j := range g.edges(i) {
-			switch state[j] {
-			case 0:
-				visit(j)
-			case 1:
-				var words []string
-				from := 0
-				for k, x := range path {
-					if x == j {
-						from = k
-					}
-				}
-				for _, x := range path[from:] {
-					words = append(words, names[x])
-				}
-				p.add("cycle", g.placeOf(path[from:]), 1, "these steps wait for each other: %s → %s", strings.Join(words, " → "), names[j])
+	g.walk(func(int) {}, func(path []int) {
+		var words []string
+		at := Pos{Line: 1, Col: 1}
+		for _, x := range path {
+			if x >= g.n {
+				continue // "all above" is no step
+			}
+			words = append(words, names[x])
+			if g.has[x] && at.Line == 1 {
+				at = g.at[x]
 			}
 		}
-		path = path[:len(path)-1]
-		state[i] = 2
-	}
-	for i := range g.on {
-		if state[i] == 0 {
-			visit(i)
-		}
-	}
-}
-
-func (g *graph) placeOf(members []int) Pos {
-	for _, i := range members {
-		if g.has[i] {
-			return g.at[i]
-		}
-	}
-	return Pos{Line: 1, Col: 1}
+		p.add("cycle", at, 1, "these steps wait for each other: %s → %s", strings.Join(words, " → "), words[0])
+	})
 }
 
 // scope of the expressions of step i; -1 is a place outside of steps.
-func (p *fileParser) scope(i int, self, files bool) *scope {
-	sc := &scope{inputs: p.w.Inputs, ids: p.ids, self: self, files: files}
-	if sc.ids == nil {
-		sc.ids = map[string]int{}
-	}
-	for _, e := range p.w.Env {
-		sc.env = append(sc.env, e.Name)
-	}
-	if i < 0 {
-		sc.visible = func(string) bool { return false }
-	}
-	return sc
+func (p *fileParser) scope(i int, kind scopeKind) *scope {
+	return &scope{file: p, step: i, kind: kind}
 }

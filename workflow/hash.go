@@ -4,43 +4,83 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"time"
 )
 
-// hashStep is the digest of all that makes a step do what it does, defaults and
-// prompts included; names, descriptions, comments and positions are not in it.
+// hashForm is what makes a step do what it does, defaults and prompts included;
+// names, descriptions, comments and positions are not in it. A new key is a new
+// field with omitempty, so that the hashes of steps without it stay as they were.
+type hashForm struct {
+	ID       string        `json:"id"`
+	Kind     Kind          `json:"kind"`
+	Needs    []string      `json:"needs,omitempty"`
+	HasNeeds bool          `json:"has_needs,omitempty"`
+	If       string        `json:"if,omitempty"`
+	Env      [][2]string   `json:"env,omitempty"`
+	Outputs  [][2]string   `json:"outputs,omitempty"`
+	Secrets  []string      `json:"secrets,omitempty"`
+	Timeout  time.Duration `json:"timeout,omitempty"`
+	Retry    *Retry        `json:"retry,omitempty"`
+	Continue bool          `json:"continue,omitempty"`
+	Network  string        `json:"network,omitempty"`
+	Run      *runForm      `json:"run,omitempty"`
+	Agent    *agentForm    `json:"agent,omitempty"`
+}
+
+type runForm struct {
+	Script string   `json:"script,omitempty"`
+	Argv   []string `json:"argv,omitempty"`
+	Shell  string   `json:"shell"`
+}
+
+type agentForm struct {
+	Provider        string   `json:"provider"`
+	Model           string   `json:"model,omitempty"`
+	Prompt          string   `json:"prompt"`
+	System          string   `json:"system,omitempty"`
+	AppendSystem    string   `json:"append_system,omitempty"`
+	AllowedTools    []string `json:"allowed_tools"`
+	DisallowedTools []string `json:"disallowed_tools,omitempty"`
+	MaxTurns        int      `json:"max_turns"`
+	OnDenied        string   `json:"on_denied"`
+	Cassette        string   `json:"cassette,omitempty"`
+}
+
+// hashStep is the SHA-256 of a step's form, as hex.
 func hashStep(w *Workflow, s *Step) string {
-	source := func(t *Template) string {
-		if t == nil {
-			return ""
-		}
-		return t.source
+	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Secrets: s.Secrets, Timeout: s.Timeout,
+		Continue: s.ContinueOnError, Network: w.Sandbox.Network}
+	if s.If != nil {
+		f.If = s.If.source
 	}
-	var env, outputs, argv [][2]string
+	if s.Retry.Written {
+		f.Retry = &s.Retry
+	}
 	for _, e := range s.Env {
-		env = append(env, [2]string{e.Name, source(e.Value)})
+		f.Env = append(f.Env, [2]string{e.Name, sourceOf(e.Value)})
 	}
 	for _, o := range s.Outputs {
-		outputs = append(outputs, [2]string{o.Name, source(o.Expr)})
-	}
-	form := map[string]any{
-		"id": s.ID, "kind": s.Kind, "needs": s.Needs, "has_needs": s.HasNeeds, "env": env, "outputs": outputs,
-		"secrets": s.Secrets, "timeout": s.Timeout, "retry": s.Retry, "continue": s.ContinueOnError, "network": w.Sandbox.Network,
-	}
-	if s.If != nil {
-		form["if"] = s.If.source
+		f.Outputs = append(f.Outputs, [2]string{o.Name, sourceOf(o.Expr)})
 	}
 	if r := s.Run; r != nil {
+		f.Run = &runForm{Script: sourceOf(r.Script), Shell: r.Shell}
 		for _, a := range r.Argv {
-			argv = append(argv, [2]string{"", source(a)})
+			f.Run.Argv = append(f.Run.Argv, sourceOf(a))
 		}
-		form["run"] = []any{source(r.Script), argv, r.Shell}
 	}
 	if a := s.Agent; a != nil {
-		form["agent"] = []any{a.Provider, a.Model, source(a.Prompt), source(a.SystemPrompt), source(a.AppendSystemPrompt),
+		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
 			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette}
 	}
-	// A map of strings, numbers and lists cannot fail to encode; keys are sorted.
-	b, _ := json.Marshal(form)
+	// A struct of strings, numbers and lists cannot fail to encode.
+	b, _ := json.Marshal(&f)
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+func sourceOf(t *Template) string {
+	if t == nil {
+		return ""
+	}
+	return t.source
 }

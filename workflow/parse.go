@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/expr-lang/expr/conf"
 	"gopkg.in/yaml.v3"
 )
 
@@ -23,6 +24,9 @@ const (
 	maxExpanded = 200000
 	maxPrompt   = 10000 // characters (practice 19)
 )
+
+// bom may stand at the start of a file: some editors write it.
+var bom = []byte("\xef\xbb\xbf")
 
 // ParseOptions are what Parse needs from outside of the text.
 type ParseOptions struct {
@@ -55,9 +59,8 @@ func Load(path string) (*Workflow, error) {
 // Parse checks a text. With any mistake in it, it returns no Workflow and a
 // *Diagnostics with all of them.
 func Parse(name string, text []byte, opts ParseOptions) (*Workflow, error) {
-	p := &fileParser{reader: reader{bag: bag{file: name}}, opts: opts, w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}}}
-	if root := p.document(text); root != nil {
-		p.lines = strings.Split(string(text), "\n")
+	p := newFileParser(name, text, opts)
+	if root := p.document(p.text); root != nil {
 		p.top(root)
 	}
 	warnings, bad := p.finish(text)
@@ -74,9 +77,19 @@ type fileParser struct {
 	opts     ParseOptions
 	w        *Workflow
 	defaults stepDefaults
-	// later compiles the expressions are compiled once all ids are known.
-	later []func()
-	ids   map[string]int // step id → index in order, finally after the steps
+	ids      map[string]int // step id → index in order, finally after the steps
+	needed   map[int][]string
+	graph    *graph
+	configs  map[scopeKind]*conf.Config
+	used     map[string]bool // inputs that an expression names
+}
+
+func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
+	return &fileParser{
+		reader: reader{bag: bag{file: name}, text: bytes.TrimPrefix(text, bom)}, opts: opts,
+		used: map[string]bool{}, needed: map[int][]string{},
+		w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}},
+	}
 }
 
 // document decodes the text into its root node, nil when that is impossible.
@@ -94,7 +107,7 @@ func (p *fileParser) document(text []byte) *yaml.Node {
 		p.add("file", posOf(text, invalidAt(text)), 1, "the file is not UTF-8")
 		return nil
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
+	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -176,19 +189,36 @@ func invalidAt(text []byte) int {
 func (p *fileParser) top(root *yaml.Node) {
 	var steps, finally, env *yaml.Node
 	var defaults *yaml.Node
-	ok := p.mapping(root, ctxTop, map[string]func(k, v *yaml.Node){
-		"name":         func(k, v *yaml.Node) { p.w.Name, _ = p.str(v, "name") },
-		"description":  func(k, v *yaml.Node) { p.w.Description, _ = p.str(v, "description") },
-		"inputs":       func(k, v *yaml.Node) { p.inputs(v) },
-		"env":          func(k, v *yaml.Node) { env = v },
-		"secrets":      func(k, v *yaml.Node) { p.secrets(v) },
-		"sandbox":      func(k, v *yaml.Node) { p.sandbox(v) },
-		"workspace":    func(k, v *yaml.Node) { p.workspace(v) },
-		"defaults":     func(k, v *yaml.Node) { defaults = v },
-		"timeout":      func(k, v *yaml.Node) { p.w.Timeout = p.duration(v, "timeout") },
-		"max_parallel": func(k, v *yaml.Node) { p.w.MaxParallel = p.integer(v, "max_parallel", 1) },
-		"steps":        func(k, v *yaml.Node) { steps = v },
-		"finally":      func(k, v *yaml.Node) { finally = v },
+	ok := p.mapping(root, ctxTop, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "name":
+			p.w.Name, _ = p.str(v, "name")
+		case "description":
+			p.w.Description, _ = p.str(v, "description")
+		case "inputs":
+			p.inputs(v)
+		case "env":
+			env = v
+		case "secrets":
+			p.secrets(v)
+		case "sandbox":
+			p.sandbox(v)
+		case "workspace":
+			p.workspace(v)
+		case "defaults":
+			defaults = v
+		case "timeout":
+			p.w.Timeout = p.duration(v, "timeout")
+		case "max_parallel":
+			p.w.MaxParallel = p.integer(ctxTop, k, v)
+		case "steps":
+			steps = v
+		case "finally":
+			finally = v
+		default:
+			return false
+		}
+		return true
 	})
 	if !ok {
 		return
@@ -197,15 +227,12 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.add("required", pos(root), 1, "the workflow has no name")
 	}
 	if env != nil {
-		p.w.Env = p.env(env, "env", p.scope(-1, false, false))
+		p.w.Env = p.env(env, "env", p.scope(-1, scopeKind{}))
 	}
 	if defaults != nil {
 		p.readDefaults(defaults)
 	}
 	p.steps(steps, finally, root)
-	for _, f := range p.later {
-		f()
-	}
 	p.unused()
 	for _, s := range append(append([]*Step{}, p.w.Steps...), p.w.Finally...) {
 		s.Hash = hashStep(p.w, s)
@@ -215,7 +242,7 @@ func (p *fileParser) top(root *yaml.Node) {
 // unused inputs are warnings: a typing mistake in an expression shows as one.
 func (p *fileParser) unused() {
 	for _, in := range p.w.Inputs {
-		if !strings.Contains(string(p.w.Text), "inputs."+in.Name) {
+		if !p.used[in.Name] {
 			d := p.add("unused-input", in.Pos, len(in.Name), "input %s is never used", in.Name)
 			d.Severity = SeverityWarning
 		}
@@ -234,24 +261,31 @@ func (p *fileParser) inputs(n *yaml.Node) {
 			p.at("name", k, "an input's name has lower-case letters, digits and underscores, and starts with a letter")
 		}
 		var def *yaml.Node
-		p.mapping(v, ctxInput, map[string]func(k, v *yaml.Node){
-			"type":        func(k, v *yaml.Node) { in.Type = p.word(ctxInput, k, v) },
-			"description": func(k, v *yaml.Node) { in.Description, _ = p.str(v, "description") },
-			"required":    func(k, v *yaml.Node) { in.Required = p.boolean(v, "required") },
-			"default":     func(k, v *yaml.Node) { def = v },
-			"enum": func(k, v *yaml.Node) {
+		p.mapping(v, ctxInput, func(k, v *yaml.Node) bool {
+			switch k.Value {
+			case "type":
+				in.Type = p.word(ctxInput, k, v)
+			case "description":
+				in.Description, _ = p.str(v, "description")
+			case "required":
+				in.Required = p.boolean(v, "required")
+			case "default":
+				def = v
+			case "enum":
 				p.list(v, "enum", func(x *yaml.Node) {
 					var val any
 					_ = x.Decode(&val)
 					in.Enum = append(in.Enum, val)
 				})
-			},
-			"pattern": func(k, v *yaml.Node) {
+			case "pattern":
 				in.Pattern, _ = p.str(v, "pattern")
 				if _, err := regexp.Compile(in.Pattern); err != nil {
 					p.at("pattern", v, "pattern: %v", err)
 				}
-			},
+			default:
+				return false
+			}
+			return true
 		})
 		if inputTypes[in.Type] == nil {
 			in.Type = "string"
@@ -280,10 +314,18 @@ func (p *fileParser) secrets(n *yaml.Node) {
 		if real(x).Kind == yaml.ScalarNode {
 			s.Name = real(x).Value
 		} else {
-			p.mapping(x, ctxSecret, map[string]func(k, v *yaml.Node){
-				"name": func(k, v *yaml.Node) { s.Name, _ = p.str(v, "name") },
-				"env":  func(k, v *yaml.Node) { s.Env, _ = p.str(v, "env") },
-				"file": func(k, v *yaml.Node) { s.File, _ = p.str(v, "file") },
+			p.mapping(x, ctxSecret, func(k, v *yaml.Node) bool {
+				switch k.Value {
+				case "name":
+					s.Name, _ = p.str(v, "name")
+				case "env":
+					s.Env, _ = p.str(v, "env")
+				case "file":
+					s.File, _ = p.str(v, "file")
+				default:
+					return false
+				}
+				return true
 			})
 		}
 		switch {
@@ -304,24 +346,32 @@ func (p *fileParser) secrets(n *yaml.Node) {
 
 func (p *fileParser) sandbox(n *yaml.Node) {
 	p.w.Sandbox.Pos = pos(n)
-	p.mapping(n, ctxSandbox, map[string]func(k, v *yaml.Node){
-		"driver":  func(k, v *yaml.Node) { p.w.Sandbox.Driver = p.word(ctxSandbox, k, v) },
-		"network": func(k, v *yaml.Node) { p.w.Sandbox.Network = p.word(ctxSandbox, k, v) },
-		"reuse":   func(k, v *yaml.Node) { p.word(ctxSandbox, k, v) },
+	p.mapping(n, ctxSandbox, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "driver":
+			p.w.Sandbox.Driver = p.word(ctxSandbox, k, v)
+		case "network":
+			p.w.Sandbox.Network = p.word(ctxSandbox, k, v)
+		case "reuse":
+			p.word(ctxSandbox, k, v)
+		default:
+			return false
+		}
+		return true
 	})
 }
 
 func (p *fileParser) workspace(n *yaml.Node) {
 	p.w.Workspace.Pos = pos(n)
-	p.mapping(n, ctxWorkspace, map[string]func(k, v *yaml.Node){
-		"from": func(k, v *yaml.Node) {
+	p.mapping(n, ctxWorkspace, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "from":
 			s, ok := p.str(v, "from")
 			if ok && !filepath.IsLocal(s) {
 				p.at("path", v, "workspace.from must lie in the project: %q leads outside", s)
 			}
 			p.w.Workspace.From = s
-		},
-		"exclude": func(k, v *yaml.Node) {
+		case "exclude":
 			p.list(v, "exclude", func(x *yaml.Node) {
 				s, _ := p.str(x, "exclude")
 				if strings.HasPrefix(s, "!") {
@@ -329,7 +379,11 @@ func (p *fileParser) workspace(n *yaml.Node) {
 				}
 				p.w.Workspace.Exclude = append(p.w.Workspace.Exclude, s)
 			})
-		},
-		"apply": func(k, v *yaml.Node) { p.w.Workspace.Apply = p.word(ctxWorkspace, k, v) },
+		case "apply":
+			p.w.Workspace.Apply = p.word(ctxWorkspace, k, v)
+		default:
+			return false
+		}
+		return true
 	})
 }

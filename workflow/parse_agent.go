@@ -45,19 +45,36 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 }
 
 func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, sc *scope) {
-	p.mapping(n, ctxAgent, map[string]func(k, v *yaml.Node){
-		"prompt":               func(k, v *yaml.Node) { a.Prompt = p.template(v, "prompt", sc, nil) },
-		"prompt_file":          func(k, v *yaml.Node) { p.promptFile(a, v, sc) },
-		"provider":             func(k, v *yaml.Node) { a.Provider = p.word(ctxAgent, k, v) },
-		"profile":              func(k, v *yaml.Node) { a.Profile = p.word(ctxAgent, k, v) },
-		"model":                func(k, v *yaml.Node) { a.Model, _ = p.str(v, "model") },
-		"system_prompt":        func(k, v *yaml.Node) { a.SystemPrompt = p.template(v, "system_prompt", sc, nil) },
-		"append_system_prompt": func(k, v *yaml.Node) { a.AppendSystemPrompt = p.template(v, "append_system_prompt", sc, nil) },
-		"allowed_tools":        func(k, v *yaml.Node) { a.AllowedTools = p.toolRules(v, "allowed_tools") },
-		"disallowed_tools":     func(k, v *yaml.Node) { a.DisallowedTools = p.toolRules(v, "disallowed_tools") },
-		"max_turns":            func(k, v *yaml.Node) { a.MaxTurns = p.integer(v, "max_turns", 1) },
-		"on_denied":            func(k, v *yaml.Node) { a.OnDenied = p.word(ctxAgent, k, v) },
-		"cassette":             func(k, v *yaml.Node) { a.Cassette, _ = p.str(v, "cassette") },
+	p.mapping(n, ctxAgent, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "prompt":
+			a.Prompt = p.template(v, "prompt", sc, nil)
+		case "prompt_file":
+			p.promptFile(a, v, sc)
+		case "provider":
+			a.Provider = p.word(ctxAgent, k, v)
+		case "profile":
+			a.Profile = p.word(ctxAgent, k, v)
+		case "model":
+			a.Model, _ = p.str(v, "model")
+		case "system_prompt":
+			a.SystemPrompt = p.template(v, "system_prompt", sc, nil)
+		case "append_system_prompt":
+			a.AppendSystemPrompt = p.template(v, "append_system_prompt", sc, nil)
+		case "allowed_tools":
+			a.AllowedTools = p.toolRules(v, "allowed_tools")
+		case "disallowed_tools":
+			a.DisallowedTools = p.toolRules(v, "disallowed_tools")
+		case "max_turns":
+			a.MaxTurns = p.integer(ctxAgent, k, v)
+		case "on_denied":
+			a.OnDenied = p.word(ctxAgent, k, v)
+		case "cassette":
+			a.Cassette, _ = p.str(v, "cassette")
+		default:
+			return false
+		}
+		return true
 	})
 }
 

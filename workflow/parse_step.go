@@ -22,12 +22,22 @@ type stepDefaults struct {
 
 func (p *fileParser) readDefaults(n *yaml.Node) {
 	d := &p.defaults
-	p.mapping(n, ctxDefaults, map[string]func(k, v *yaml.Node){
-		"timeout": func(k, v *yaml.Node) { d.timeout = p.duration(v, "timeout") },
-		"retry":   func(k, v *yaml.Node) { d.retry = p.retry(v) },
-		"shell":   func(k, v *yaml.Node) { d.shell = p.word(ctxStep, k, v) },
-		"env":     func(k, v *yaml.Node) { d.env = v },
-		"agent":   func(k, v *yaml.Node) { d.agent = v },
+	p.mapping(n, ctxDefaults, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "timeout":
+			d.timeout = p.duration(v, "timeout")
+		case "retry":
+			d.retry = p.retry(v)
+		case "shell":
+			d.shell = p.word(ctxStep, k, v)
+		case "env":
+			d.env = v
+		case "agent":
+			d.agent = v
+		default:
+			return false
+		}
+		return true
 	})
 }
 
@@ -60,21 +70,25 @@ func (p *fileParser) steps(steps, finally, root *yaml.Node) {
 	for i, n := range nodes {
 		p.id(n, i)
 	}
-	g := newGraph(len(nodes), first)
+	p.graph = newGraph(len(nodes), first)
 	for i, n := range nodes {
-		s := p.step(n, i, g)
+		p.needs(n, i)
+	}
+	p.graph.close()
+	p.cycles(p.graph)
+	for i, n := range nodes {
+		s := p.step(n, i)
 		if i < first {
 			p.w.Steps = append(p.w.Steps, s)
 		} else {
 			p.w.Finally = append(p.w.Finally, s)
 		}
 	}
-	p.cycles(g)
 }
 
 // id notes a step's id; a good one only once.
-func (p *fileParser) id(n *yaml.Node, i int) {
-	n = real(n)
+func (p *fileParser) id(step *yaml.Node, i int) {
+	n := real(step)
 	for j := 0; n.Kind == yaml.MappingNode && j+1 < len(n.Content); j += 2 {
 		if n.Content[j].Value != "id" {
 			continue
@@ -88,7 +102,11 @@ func (p *fileParser) id(n *yaml.Node, i int) {
 			}
 		}
 		if _, dup := p.ids[v.Value]; dup {
-			p.at("duplicate-id", v, "there is another step %q above", v.Value)
+			where := v
+			if step.Kind == yaml.AliasNode {
+				where = step // the id itself stands only once
+			}
+			p.at("duplicate-id", where, "there is another step %q above", v.Value)
 			return
 		}
 		p.ids[v.Value] = i
@@ -96,28 +114,49 @@ func (p *fileParser) id(n *yaml.Node, i int) {
 	}
 }
 
-func (p *fileParser) step(n *yaml.Node, i int, g *graph) *Step {
+// stepNodes are the values of a step that are read after all its keys are known.
+type stepNodes struct{ run, agent, shell, cond, env, outputs, secrets *yaml.Node }
+
+func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	s := &Step{Pos: pos(n), Timeout: p.defaults.timeout}
 	s.Pos.File = p.file
 	if p.defaults.retry != nil {
 		s.Retry = *p.defaults.retry
 	}
-	var run, agent, shell, needs, cond, env, outputs, secrets *yaml.Node
-	keep := func(to **yaml.Node) func(k, v *yaml.Node) { return func(k, v *yaml.Node) { *to = v } }
-	ok := p.mapping(n, ctxStep, map[string]func(k, v *yaml.Node){
-		"id":                func(k, v *yaml.Node) { s.ID, _ = p.str(v, "id") },
-		"name":              func(k, v *yaml.Node) { s.Name, _ = p.str(v, "name") },
-		"run":               keep(&run),
-		"agent":             keep(&agent),
-		"shell":             func(k, v *yaml.Node) { shell = v; p.word(ctxStep, k, v) },
-		"needs":             keep(&needs),
-		"if":                keep(&cond),
-		"env":               keep(&env),
-		"secrets":           keep(&secrets),
-		"timeout":           func(k, v *yaml.Node) { s.Timeout = p.duration(v, "timeout") },
-		"retry":             func(k, v *yaml.Node) { s.Retry = *p.retry(v) },
-		"continue_on_error": func(k, v *yaml.Node) { s.ContinueOnError = p.boolean(v, "continue_on_error") },
-		"outputs":           keep(&outputs),
+	var x stepNodes
+	ok := p.mapping(n, ctxStep, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "id":
+			s.ID, _ = p.str(v, "id")
+		case "name":
+			s.Name, _ = p.str(v, "name")
+		case "run":
+			x.run = v
+		case "agent":
+			x.agent = v
+		case "shell":
+			x.shell = v
+			p.word(ctxStep, k, v)
+		case "needs":
+			s.HasNeeds, s.Needs = true, p.needed[i]
+		case "if":
+			x.cond = v
+		case "env":
+			x.env = v
+		case "secrets":
+			x.secrets = v
+		case "timeout":
+			s.Timeout = p.duration(v, "timeout")
+		case "retry":
+			s.Retry = *p.retry(v)
+		case "continue_on_error":
+			s.ContinueOnError = p.boolean(v, "continue_on_error")
+		case "outputs":
+			x.outputs = v
+		default:
+			return false
+		}
+		return true
 	})
 	if !ok {
 		return s
@@ -125,43 +164,34 @@ func (p *fileParser) step(n *yaml.Node, i int, g *graph) *Step {
 	if s.ID == "" {
 		p.add("required", pos(n), 1, "the step has no id")
 	}
-	p.needs(s, needs, i, g)
-	sc := func(self bool) *scope { return p.scope(i, self, true) }
-	p.later = append(p.later, func() {
-		visible := g.before(i)
-		with := func(self bool) *scope {
-			x := sc(self)
-			x.visible = func(id string) bool { return visible(p.ids[id]) }
-			return x
+	sc := p.scope(i, scopeKind{files: true})
+	if x.cond != nil {
+		s.If = p.condition(x.cond, sc)
+	}
+	s.Env = append(s.Env, p.w.Env...)
+	for _, e := range []*yaml.Node{p.defaults.env, x.env} {
+		if e != nil {
+			s.Env = append(s.Env, p.env(e, "env", sc)...)
 		}
-		if cond != nil {
-			s.If = p.condition(cond, with(false))
-		}
-		s.Env = append(s.Env, p.w.Env...)
-		for _, e := range []*yaml.Node{p.defaults.env, env} {
-			if e != nil {
-				s.Env = append(s.Env, p.env(e, "env", with(false))...)
-			}
-		}
-		if outputs != nil {
-			p.outputs(s, outputs, with(true))
-		}
-		p.kind(n, s, run, agent, shell, with(false))
-	})
-	if secrets != nil {
-		p.stepSecrets(s, secrets)
+	}
+	if x.outputs != nil {
+		p.outputs(s, x.outputs, p.scope(i, scopeKind{files: true, self: true}))
+	}
+	p.kind(n, s, x, sc)
+	if x.secrets != nil {
+		p.stepSecrets(s, x.secrets)
 	}
 	return s
 }
 
 // kind reads the one kind key.
-func (p *fileParser) kind(n *yaml.Node, s *Step, run, agent, shell *yaml.Node, sc *scope) {
-	switch {
+func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
+	switch run, agent := x.run, x.agent; {
 	case run != nil && agent != nil:
 		p.at("kind", agent, "the step has run and agent; a step has one kind")
 	case run != nil:
 		s.Kind = KindRun
-		s.Run = p.run(run, shell, sc)
+		s.Run = p.run(run, x.shell, sc)
 	case agent != nil:
 		s.Kind = KindAgent
 		s.Agent = p.agent(agent, sc)
@@ -213,22 +243,34 @@ func (p *fileParser) inScript(e *Expr) error {
 	if harmless(e, p.w.Inputs) {
 		return nil
 	}
-	return fmt.Errorf("`%s` is free text; inside a script it would run as code", strings.TrimSpace(e.source))
+	text := strings.TrimSpace(e.source)
+	return &exprError{
+		msg: fmt.Sprintf("`%s` is free text; inside a script it would run as code", text),
+		at:  strings.Index(e.source, text), width: utf8.RuneCountInString(text), rule: "script-injection",
+		hint: "pass it as a variable:\nenv: {VALUE: \"${{ " + text + " }}\"}\nand use \"$VALUE\" in the script",
+	}
 }
 
-func (p *fileParser) needs(s *Step, n *yaml.Node, i int, g *graph) {
+// needs reads the order of step i. It is read for all steps before anything
+// else, because an expression may name only what ends before its step.
+func (p *fileParser) needs(step *yaml.Node, i int) {
+	n := valueOf(step, "needs")
 	if n == nil {
 		return
 	}
-	s.HasNeeds = true
-	s.Needs = []string{}
+	names := []string{}
+	defer func() { p.needed[i] = names }()
 	if real(n).Kind == yaml.MappingNode {
 		p.at("not-supported", n, "needs with any or count is not supported yet")
+		p.graph.set(i, nil, pos(n))
 		return
 	}
 	var on []int
 	p.list(n, "needs", func(x *yaml.Node) {
-		id, _ := p.str(x, "needs")
+		id, ok := p.str(x, "needs")
+		if !ok {
+			return
+		}
 		at, ok := p.ids[id]
 		switch {
 		case !ok:
@@ -236,15 +278,26 @@ func (p *fileParser) needs(s *Step, n *yaml.Node, i int, g *graph) {
 			d.Suggestion = nearest(id, keysOf(p.ids))
 		case at == i:
 			p.at("cycle", real(x), "step %s needs itself", id)
-		case (at < g.first) != (i < g.first):
+		case (at < p.graph.first) != (i < p.graph.first):
 			p.at("unknown-step", real(x), "needs stays within its list: %q is in the other one", id)
-		case slices.Contains(s.Needs, id):
+		case slices.Contains(names, id):
 		default:
-			s.Needs = append(s.Needs, id)
+			names = append(names, id)
 			on = append(on, at)
 		}
 	})
-	g.set(i, on, pos(n))
+	p.graph.set(i, on, pos(n))
+}
+
+// valueOf finds a key's value in a map, nil when it has none.
+func valueOf(n *yaml.Node, name string) *yaml.Node {
+	n = real(n)
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 func (p *fileParser) condition(n *yaml.Node, sc *scope) *Expr {
@@ -265,7 +318,7 @@ func (p *fileParser) condition(n *yaml.Node, sc *scope) *Expr {
 	}
 	e, err := compile(src, sc, true)
 	if err != nil {
-		p.inside(n, src, src, err)
+		p.inside(n, 0, err)
 		return nil
 	}
 	return e
@@ -280,9 +333,9 @@ func (p *fileParser) template(n *yaml.Node, what string, sc *scope, check func(*
 	if !strings.Contains(src, "${{") {
 		return Literal(src)
 	}
-	texts, exprs, _, bad := split(src)
+	texts, exprs, offsets, bad := split(src)
 	if bad >= 0 {
-		p.inside(real(n), src, src[bad:min(len(src), bad+12)], &exprError{msg: "${{ is never closed by }}", width: 3})
+		p.inside(real(n), bad, &exprError{msg: "${{ is never closed by }}", width: 3})
 		return nil
 	}
 	t := &Template{source: src}
@@ -295,15 +348,10 @@ func (p *fileParser) template(n *yaml.Node, what string, sc *scope, check func(*
 		}
 		e, err := compile(exprs[i], sc, false)
 		if err == nil && check != nil {
-			if err = check(e); err != nil {
-				err = &exprError{msg: err.Error(), width: utf8.RuneCountInString(exprs[i])}
-				d := p.inside(real(n), src, exprs[i], err)
-				d.Rule, d.Hint = "script-injection", "pass it as a variable:\nenv: {VALUE: \"${{"+exprs[i]+"}}\"}\nand use \"$VALUE\" in the script"
-				continue
-			}
+			err = check(e)
 		}
 		if err != nil {
-			p.inside(real(n), src, exprs[i], err)
+			p.inside(real(n), offsets[i], err)
 			continue
 		}
 		t.parts = append(t.parts, part{expr: e})
@@ -311,28 +359,18 @@ func (p *fileParser) template(n *yaml.Node, what string, sc *scope, check func(*
 	return t
 }
 
-// inside reports a mistake at its place within a string that may span lines:
-// the expression's text is looked for from the node's line on.
-func (p *fileParser) inside(n *yaml.Node, _, fragment string, err error) *Diagnostic {
+// inside reports a mistake at its place within a string: offset is where the
+// expression starts in the value.
+func (p *fileParser) inside(n *yaml.Node, offset int, err error) *Diagnostic {
 	var ee *exprError
 	if !errors.As(err, &ee) {
 		ee = &exprError{msg: err.Error(), width: 1}
 	}
-	at := pos(n)
-	first, _, _ := strings.Cut(fragment, "\n")
-	for l := n.Line; l <= len(p.lines) && l < n.Line+2000; l++ {
-		line := p.lines[l-1]
-		from := 0
-		if l == n.Line {
-			from = len(string([]rune(line)[:min(n.Column-1, utf8.RuneCountInString(line))]))
-		}
-		if i := strings.Index(line[from:], first); i >= 0 {
-			at = Pos{Line: l, Col: utf8.RuneCountInString(line[:from+i]) + 1 + ee.offset}
-			break
-		}
+	d := p.add("expression", p.placeIn(n, offset+ee.at), ee.width, "%s", ee.msg)
+	d.Suggestion, d.Hint = ee.suggestion, ee.hint
+	if ee.rule != "" {
+		d.Rule = ee.rule
 	}
-	d := p.add("expression", at, ee.width, "%s", ee.msg)
-	d.Suggestion = ee.suggestion
 	return d
 }
 
@@ -385,16 +423,26 @@ func (p *fileParser) stepSecrets(s *Step, n *yaml.Node) {
 
 func (p *fileParser) retry(n *yaml.Node) *Retry {
 	r := &Retry{Written: true, MaxAttempts: 3, Backoff: "exponential", Initial: 2 * time.Second, Max: 10 * time.Second}
-	p.mapping(n, ctxRetry, map[string]func(k, v *yaml.Node){
-		"max_attempts": func(k, v *yaml.Node) { r.MaxAttempts = p.integer(v, "max_attempts", 1) },
-		"backoff":      func(k, v *yaml.Node) { r.Backoff = p.word(ctxRetry, k, v) },
-		"initial":      func(k, v *yaml.Node) { r.Initial = p.duration(v, "initial") },
-		"max":          func(k, v *yaml.Node) { r.Max = p.duration(v, "max") },
-		"jitter":       func(k, v *yaml.Node) { r.Jitter = p.duration(v, "jitter") },
-		"max_elapsed":  func(k, v *yaml.Node) { r.MaxElapsed = p.duration(v, "max_elapsed") },
-		"on": func(k, v *yaml.Node) {
+	p.mapping(n, ctxRetry, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "max_attempts":
+			r.MaxAttempts = p.integer(ctxRetry, k, v)
+		case "backoff":
+			r.Backoff = p.word(ctxRetry, k, v)
+		case "initial":
+			r.Initial = p.duration(v, "initial")
+		case "max":
+			r.Max = p.duration(v, "max")
+		case "jitter":
+			r.Jitter = p.duration(v, "jitter")
+		case "max_elapsed":
+			r.MaxElapsed = p.duration(v, "max_elapsed")
+		case "on":
 			p.list(v, "on", func(x *yaml.Node) { r.On = append(r.On, p.word(ctxRetry, k, x)) })
-		},
+		default:
+			return false
+		}
+		return true
 	})
 	if r.Max < r.Initial {
 		r.Max = r.Initial

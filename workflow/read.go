@@ -15,7 +15,8 @@ import (
 // reader turns yaml nodes into values and collects mistakes.
 type reader struct {
 	bag
-	lines []string
+	text  []byte
+	lines []string // of text; see source
 }
 
 // pos is a node's place; yaml.v3 counts columns in characters already.
@@ -30,50 +31,103 @@ func real(n *yaml.Node) *yaml.Node {
 }
 
 func (r *reader) at(rule string, n *yaml.Node, format string, args ...any) *Diagnostic {
-	width := 1
+	where, width := pos(n), 1
+	if n.Kind == yaml.AliasNode {
+		width = len(n.Value) + 1
+	}
+	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
+		where = r.start(n).pos()
+	}
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
 		width = utf8.RuneCountInString(n.Value)
 		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
 			width += 2
 		}
 	}
-	return r.add(rule, pos(n), width, format, args...)
+	return r.add(rule, where, width, format, args...)
 }
 
 // kindWords names what a node is, for people.
 var kindWords = map[yaml.Kind]string{yaml.MappingNode: "a map", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
 
-// mapping reads the keys of a context and calls f for each good one. It reports
-// unknown, repeated and unsupported keys.
-func (r *reader) mapping(n *yaml.Node, c Context, f map[string]func(k, v *yaml.Node)) bool {
+// mapping reads the keys of a context and calls f for each good one; f is a
+// switch over the key's name that reports false for a name that it has no case
+// for. It reports unknown, repeated and unsupported keys.
+func (r *reader) mapping(n *yaml.Node, c Context, f func(k, v *yaml.Node) bool) bool {
 	n = real(n)
 	if n.Kind != yaml.MappingNode {
 		d := r.at("type", n, "%s is %s; expected a map", c, kindWords[n.Kind])
 		d.Expected = supported(c)
 		return false
 	}
-	seen := map[string]*yaml.Node{}
+	set := keysets()[c]
+	var known uint64 // bits of the rows that were seen
+	var unknown map[string]*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		if first, ok := seen[k.Value]; ok {
-			r.at("duplicate-key", k, "key %q is here a second time; the first is in line %d", k.Value, first.Line)
+		if !r.keyIsWord(k) {
 			continue
 		}
-		seen[k.Value] = k
-		row, ok := key(c, k.Value)
+		row := set.byName[k.Value]
+		if row == nil {
+			if first, dup := unknown[k.Value]; dup {
+				r.twice(k, first)
+				continue
+			}
+			if unknown == nil {
+				unknown = map[string]*yaml.Node{}
+			}
+			unknown[k.Value] = k
+			r.unknownKey(k, c, set)
+			continue
+		}
+		bit := uint64(1) << set.bit[k.Value]
 		switch {
-		case !ok:
-			d := r.at("unknown-key", k, "unknown key %q in %s", k.Value, c)
-			d.Expected, d.Suggestion = supported(c), nearest(k.Value, supported(c))
+		case known&bit != 0:
+			r.twice(k, firstOf(n, k.Value))
 		case !row.Supported:
 			r.at("not-supported", k, "%s is not supported yet", k.Value)
-		default:
-			if fn := f[k.Value]; fn != nil {
-				fn(k, v)
-			}
+		case !f(k, v):
+			// A row of the table without a case: a mistake of ours, found by TestEveryKeyIsRead.
+			r.at("internal", k, "%s has no reader; please report this", k.Value)
 		}
+		known |= bit
 	}
 	return true
+}
+
+// keyIsWord refuses keys that are maps, lists, aliases or merges.
+func (r *reader) keyIsWord(k *yaml.Node) bool {
+	switch {
+	case k.Kind == yaml.AliasNode:
+		r.add("type", pos(k), len(k.Value)+1, "a key cannot be an alias")
+	case k.Kind != yaml.ScalarNode:
+		r.at("type", k, "a key is %s; expected a word", kindWords[k.Kind])
+	case k.Tag == "!!merge":
+		d := r.at("unknown-key", k, "merge keys (<<) are not part of the language")
+		d.Hint = "an alias may stand for a whole value: env: *common; what steps share belongs under `defaults`"
+	default:
+		return true
+	}
+	return false
+}
+
+func (r *reader) unknownKey(k *yaml.Node, c Context, set *keyset) {
+	d := r.at("unknown-key", k, "unknown key %q in %s", k.Value, c)
+	d.Expected, d.Suggestion = set.names, nearest(k.Value, set.names)
+}
+
+func (r *reader) twice(k, first *yaml.Node) {
+	r.at("duplicate-key", k, "key %q is here a second time; the first is in line %d", k.Value, first.Line)
+}
+
+func firstOf(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i]
+		}
+	}
+	return n
 }
 
 // pairs walks a map of free names (env, inputs, outputs).
@@ -86,8 +140,11 @@ func (r *reader) pairs(n *yaml.Node, what string, f func(k, v *yaml.Node)) {
 	seen := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
+		if !r.keyIsWord(k) {
+			continue
+		}
 		if first, ok := seen[k.Value]; ok {
-			r.at("duplicate-key", k, "%q is here a second time; the first is in line %d", k.Value, first.Line)
+			r.twice(k, first)
 			continue
 		}
 		seen[k.Value] = k
@@ -139,17 +196,19 @@ func (r *reader) boolean(n *yaml.Node, what string) bool {
 // number is an integer as YAML 1.2 writes it.
 var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 
-func (r *reader) integer(n *yaml.Node, what string, least int) int {
+// integer reads a whole number within the bounds of its row.
+func (r *reader) integer(c Context, k, n *yaml.Node) int {
 	n = real(n)
-	if n.Kind != yaml.ScalarNode || !number.MatchString(n.Value) {
-		d := r.at("type", n, "%s is not a whole number", what)
-		d.Hint = "numbers have no underscores and no leading zeros"
-		return least
+	row := keyOf(c, k.Value)
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !number.MatchString(n.Value) {
+		d := r.at("type", n, "%s is not a whole number", k.Value)
+		d.Hint = "numbers have no quotes, no underscores and no leading zeros"
+		return row.Min
 	}
 	v, err := strconv.Atoi(n.Value)
-	if err != nil || v < least {
-		r.at("range", n, "%s must be at least %d", what, least)
-		return least
+	if err != nil || v < row.Min || v > row.Max {
+		r.at("range", n, "%s must be from %d to %d", k.Value, row.Min, row.Max)
+		return row.Min
 	}
 	return v
 }

@@ -6,68 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"strings"
 
-	"github.com/expr-lang/expr/conf"
-	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/types"
 )
-
-// scope is what an expression may name at its place.
-type scope struct {
-	inputs []Input
-	env    []string
-	// visible says whether a step may be named here; ids are all steps of the file.
-	visible func(id string) bool
-	ids     map[string]int
-	self    bool
-	files   bool
-}
-
-// exprError is a mistake inside an expression.
-type exprError struct {
-	msg        string
-	offset     int // characters from the start of the expression, on its first line
-	width      int
-	suggestion string
-}
-
-func (e *exprError) Error() string { return e.msg }
-
-func place(err error) error {
-	var fe *file.Error
-	if errors.As(err, &fe) {
-		off := fe.Column
-		if fe.Line > 1 {
-			off = 0
-		}
-		return &exprError{msg: fe.Message, offset: off, width: 1}
-	}
-	return &exprError{msg: firstLine(err).Error(), width: 1}
-}
-
-func parseExpr(source string) (*parser.Tree, error) {
-	c := conf.CreateNew()
-	c.MaxNodes = maxNodes
-	return parser.ParseWithConfig(source, c)
-}
-
-// known checks the steps that are named before expr does: its message could not
-// say which step comes later.
-func (sc *scope) known(u *uses, source string) error {
-	for step := range u.steps {
-		at := max(0, strings.Index(source, "steps."+step)+len("steps."))
-		at = len([]rune(source[:min(at, len(source))]))
-		if _, ok := sc.ids[step]; !ok {
-			return &exprError{msg: fmt.Sprintf("there is no step %q", step), offset: at, width: len(step), suggestion: nearest(step, keysOf(sc.ids))}
-		}
-		if sc.visible != nil && !sc.visible(step) {
-			return &exprError{msg: fmt.Sprintf("step %q does not end before this one starts: name it in `needs`", step), offset: at, width: len(step)}
-		}
-	}
-	return nil
-}
 
 func keysOf[V any](m map[string]V) []string {
 	out := make([]string, 0, len(m))
@@ -103,39 +44,6 @@ func stepValue(v StepView) map[string]any {
 
 func runValue(v RunView) map[string]any {
 	return map[string]any{"id": v.ID, "workflow": v.Workflow, "attempt": v.Attempt, "started_at": v.StartedAt}
-}
-
-// types builds the typed variables. Only the steps that the expression names are
-// in it: a file of 10,000 steps would otherwise cost 10,000 types an expression.
-func (sc *scope) types(u *uses) types.Map {
-	inputs := types.Map{}
-	for _, in := range sc.inputs {
-		inputs[in.Name] = inputTypes[in.Type]
-	}
-	env := types.Map{}
-	for _, name := range sc.env {
-		env[name] = types.String
-	}
-	steps := types.Map{}
-	for id := range u.steps {
-		steps[id] = stepType
-	}
-	boolean := types.TypeOf(func() bool { return false })
-	out := types.Map{
-		"inputs": inputs, "env": env, "steps": steps, "run": runType,
-		"success": boolean, "failure": boolean, "always": boolean, "cancelled": boolean,
-	}
-	if sc.files {
-		out["files"] = types.Map{
-			"exists": types.TypeOf(func(string) (bool, error) { return false, nil }),
-			"hash":   types.TypeOf(func(...string) (string, error) { return "", nil }),
-			"read":   types.TypeOf(func(string) (string, error) { return "", nil }),
-		}
-	}
-	if sc.self {
-		out["self"] = stepType
-	}
-	return out
 }
 
 // values is the run-time counterpart of types.

@@ -1,0 +1,68 @@
+package workflow
+
+import (
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// TestEveryKeyIsRead: each supported row of the table has a case in the parser,
+// and its example and default are values that the parser takes.
+func TestEveryKeyIsRead(t *testing.T) {
+	t.Parallel()
+	for _, k := range Keys() {
+		if k.Doc == "" && k.Supported {
+			t.Errorf("%s.%s has no doc", k.In, k.Name)
+		}
+		if k.Example == "" && k.Supported {
+			t.Errorf("%s.%s has no example", k.In, k.Name)
+		}
+		if !k.Supported {
+			continue
+		}
+		p := newFileParser("k.yaml", nil, ParseOptions{})
+		p.ids, p.graph = map[string]int{}, newGraph(1, 1)
+		p.graph.close()
+		var value yaml.Node
+		if err := yaml.Unmarshal([]byte(k.Name+": "+k.Example), &value); err != nil {
+			t.Errorf("%s.%s: the example is not YAML: %v", k.In, k.Name, err)
+			continue
+		}
+		n := value.Content[0]
+		switch k.In {
+		case inWorkflow:
+			p.top(n)
+		case inInput:
+			p.inputs(wrapMap("i", n))
+		case inSecret:
+			p.secrets(wrapList(n))
+		case inSandbox:
+			p.sandbox(n)
+		case inWorkspace:
+			p.workspace(n)
+		case inDefaults:
+			p.readDefaults(n)
+		case inStep:
+			p.step(n, 0)
+		case inRetry:
+			p.retry(n)
+		case inAgent:
+			p.agentKeys(&AgentStep{}, n, p.scope(0, scopeKind{}))
+		default:
+			t.Errorf("%s.%s: this test does not know the map %s", k.In, k.Name, k.In)
+		}
+		for _, d := range p.bag.list {
+			if d.Rule == "internal" {
+				t.Errorf("%s.%s: %s", k.In, k.Name, d.Message)
+			}
+		}
+	}
+}
+
+func wrapMap(name string, n *yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, n}}
+}
+
+func wrapList(n *yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{n}}
+}
