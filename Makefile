@@ -38,7 +38,8 @@ lint: tools ## formatting, vet, staticcheck
 
 bench: build ## benchmarks, then the whole-process comparison with sh and make
 	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
-	FLOW=$(CURDIR)/bin/flow $(GO) run ./cmd/flow/internal/bench
+	$(BUILD) -o bin/bench ./cmd/flow/internal/bench
+	FLOW=$(CURDIR)/bin/flow ./bin/bench $(ONLY)
 
 fuzz: tools ## each fuzz target for a minute
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow

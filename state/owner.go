@@ -162,6 +162,9 @@ func (o *Owner) Close() error {
 		return nil
 	}
 	o.s.dropStaged(o.run)
+	// Empty ones only: otherwise every later start would look at them.
+	_ = os.Remove(o.s.logsDir(o.run))
+	_ = os.Remove(o.s.RunDir(o.run))
 	err := o.lock.Close() // the kernel's lock ends with its last descriptor
 	o.lock = nil
 	return wrap("release run "+o.run, err)

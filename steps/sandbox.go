@@ -231,6 +231,7 @@ func (h *Host) Close(ctx context.Context) []engine.Body {
 	defer h.mu.Unlock()
 	var out []engine.Body
 	h.dropLocked(func(b engine.Body) { out = append(out, b) })
+	_ = os.Remove(filepath.Join(h.cfg.Dir, "sandboxes")) // empty, unless something could not be removed: swept later
 	return out
 }
 

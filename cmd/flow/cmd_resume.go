@@ -102,12 +102,16 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err := a.agentsReady(plan, options); err != nil {
 		return err
 	}
+	driver, err := a.choose(ctx, options, plan.Workflow)
+	if err != nil {
+		return err
+	}
 	owner.SetKinds(kindsOf(plan))
 	before, err := stepRows(ctx, store, id)
 	if err != nil {
 		return err
 	}
-	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, opening: resumed, options: options, project: root,
+	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: root,
 		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: baseOf(ctx, store, id)}
 	return s.drive(ctx)
 }

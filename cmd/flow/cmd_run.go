@@ -12,6 +12,7 @@ import (
 
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -105,7 +106,8 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 		return err
 	}
 	// The preflight: nothing is recorded for a machine that cannot run it.
-	if _, _, err := steps.Choose(ctx, first(f.options.Driver, w.Sandbox.Driver), a.drivers()); err != nil {
+	driver, err := a.choose(ctx, f.options, w)
+	if err != nil {
 		return err
 	}
 	store, root, err := a.openState(ctx)
@@ -125,7 +127,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	if err := run.Apply(engine.Event{Seq: 1, At: now, Body: started}); err != nil {
 		return err
 	}
-	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, options: f.options, project: root,
+	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, options: f.options, project: root,
 		secrets: secrets, redact: set, output: f.output}
 	return s.drive(ctx)
 }
@@ -156,6 +158,12 @@ func (a *app) printDiagnostics(err error) error {
 		}
 	}
 	return printed{bad}
+}
+
+// choose probes the driver of a run: once, because a probe starts a sandbox.
+func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow) (sandbox.Driver, error) {
+	d, _, err := steps.Choose(ctx, first(o.Driver, w.Sandbox.Driver), a.drivers())
+	return d, err
 }
 
 // openState opens the state directory for writing and sweeps what dead runs left.

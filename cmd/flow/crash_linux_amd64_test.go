@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flowrun.dev/flow/cmd/flow/internal/tracer"
 )
 
 // crashFile has four steps in a row and two side by side; every step leaves a
@@ -61,11 +63,11 @@ func TestKillAtEveryDurableCall(t *testing.T) {
 
 // crashRun runs the file in a new project, killed at the given call, then
 // resumes it to its end.
-func crashRun(t *testing.T, driver string, at int) tracerResult {
+func crashRun(t *testing.T, driver string, at int) tracer.Result {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, "crash.yaml", strings.Replace(crashFile, "DRIVER", driver, 1))
-	res := traced(t, tracerJob{Argv: []string{flowBinary(t), "run", "--output", "plain", "crash.yaml"}, Dir: dir,
+	res := traced(t, tracer.Job{Argv: []string{flowBinary(t), "run", "--output", "plain", "crash.yaml"}, Dir: dir,
 		Under: filepath.Join(dir, ".flow"), KillAt: at})
 	where := fmt.Sprintf("%s, killed at call %d", driver, at)
 	if at > 0 && !res.Killed {
@@ -79,21 +81,21 @@ func crashRun(t *testing.T, driver string, at int) tracerResult {
 	return res
 }
 
-func traced(t *testing.T, job tracerJob) tracerResult {
+func traced(t *testing.T, job tracer.Job) tracer.Result {
 	t.Helper()
 	b, err := json.Marshal(job)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), tracerEnv+"="+string(b))
+	cmd.Env = append(os.Environ(), tracer.Env+"="+string(b))
 	var text strings.Builder
 	cmd.Stderr = &text
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("tracer: %v\n%s", err, text.String())
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
-	var res tracerResult
+	var res tracer.Result
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &res); err != nil {
 		t.Fatalf("tracer: %v\n%s", err, text.String())
 	}

@@ -13,6 +13,7 @@ import (
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -25,6 +26,7 @@ type session struct {
 	owner   *state.Owner
 	plan    *workflow.Plan
 	run     *engine.Run
+	driver  sandbox.Driver
 	opening engine.Body
 	options engine.Options
 	project string
@@ -39,10 +41,6 @@ type session struct {
 // drive runs the session to its end and prints it.
 func (s *session) drive(ctx context.Context) error {
 	w := s.plan.Workflow
-	driver, _, err := steps.Choose(ctx, first(s.options.Driver, w.Sandbox.Driver), s.a.drivers())
-	if err != nil {
-		return err
-	}
 	rep, err := s.reporter()
 	if err != nil {
 		return err
@@ -57,7 +55,7 @@ func (s *session) drive(ctx context.Context) error {
 		source = filepath.Join(s.project, w.Workspace.From)
 	}
 	host := steps.NewHost(steps.Config{
-		RunID: s.run.ID, Workflow: w, Driver: driver, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
+		RunID: s.run.ID, Workflow: w, Driver: s.driver, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(),
 		Restore: s.restore, Base: s.base,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },

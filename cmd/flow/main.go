@@ -22,8 +22,10 @@ func main() {
 	if local.InitMain(os.Args) {
 		return
 	}
-	// A closed pipe is an error of the write, which the reporter remembers, not the end of the run.
-	signal.Ignore(syscall.SIGPIPE)
+	// A closed pipe is an error of the write, which the reporter remembers, not the
+	// end of the run. Not Ignore: a command would inherit that, and `yes | head`
+	// would complain instead of ending.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

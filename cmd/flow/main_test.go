@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"flowrun.dev/flow/cmd/flow/internal/tracer"
 	"flowrun.dev/flow/sandbox/local"
 )
 
@@ -21,8 +22,8 @@ func TestMain(m *testing.M) {
 	if local.InitMain(os.Args) {
 		return
 	}
-	if job := os.Getenv(tracerEnv); job != "" {
-		os.Exit(tracerMain(job))
+	if job := os.Getenv(tracer.Env); job != "" {
+		os.Exit(tracer.Main(job, os.Stderr))
 	}
 	testscript.Main(m, map[string]func(){"flow": main})
 }

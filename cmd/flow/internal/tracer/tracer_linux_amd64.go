@@ -1,7 +1,6 @@
-package main
+package tracer
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,31 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// The tracer runs flow under ptrace and counts the system calls by which it
-// makes something durable in its state directory. Asked to, it kills flow at one
-// of them, before the call takes effect: the most exact kill -9 there is. It is a
-// process of its own (the test binary, see TestMain), because waiting for
-// "any child" would take the children of other tests.
-
-// tracerEnv holds a tracerJob as JSON; set, the test binary is the tracer.
-const tracerEnv = "FLOW_TEST_TRACER"
-
-type tracerJob struct {
-	Argv []string
-	Dir  string
-	// Under is the folder whose files count.
-	Under string
-	// KillAt is the number of the call at which flow is killed, 0 for never.
-	KillAt int
-}
-
-type tracerResult struct {
-	Calls    int
-	ByName   map[string]int
-	Killed   bool
-	ExitCode int
-}
 
 // durable is the table of calls that count. The value says which argument is the
 // file descriptor, -1 where it is a path.
@@ -57,31 +31,15 @@ var durable = map[uint64]struct {
 	unix.SYS_UNLINK:    {"unlink", -1},
 }
 
-func tracerMain(text string) int {
-	var job tracerJob
-	if err := json.Unmarshal([]byte(text), &job); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	res, err := trace(job)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	if err := json.NewEncoder(os.Stderr).Encode(res); err != nil {
-		return 2
-	}
-	return 0
-}
-
-// trace must stay on one thread: a tracee listens to its tracer thread only.
-func trace(job tracerJob) (tracerResult, error) {
+// Trace runs the job. It must stay on one thread: a tracee listens to its tracer
+// thread only.
+func Trace(job Job) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	res := tracerResult{ByName: map[string]int{}}
+	res := Result{ByName: map[string]int{}}
 	cmd := exec.Command(job.Argv[0], job.Argv[1:]...)
 	cmd.Dir = job.Dir
-	cmd.Env = withoutTracer(os.Environ())
+	cmd.Env = without(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
 	if err := cmd.Start(); err != nil {
 		return res, err
@@ -137,7 +95,7 @@ func trace(job tracerJob) (tracerResult, error) {
 	}
 }
 
-func counts(tid, pid int, under string, res *tracerResult) bool {
+func counts(tid, pid int, under string, res *Result) bool {
 	var regs unix.PtraceRegs
 	if err := unix.PtraceGetRegs(tid, &regs); err != nil {
 		return false
@@ -157,10 +115,10 @@ func counts(tid, pid int, under string, res *tracerResult) bool {
 	return true
 }
 
-func withoutTracer(env []string) []string {
+func without(env []string) []string {
 	var out []string
 	for _, kv := range env {
-		if !strings.HasPrefix(kv, tracerEnv+"=") {
+		if !strings.HasPrefix(kv, Env+"=") {
 			out = append(out, kv)
 		}
 	}

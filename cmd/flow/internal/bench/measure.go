@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"flowrun.dev/flow/cmd/flow/internal/tracer"
+)
+
+func binary(b *runner) ([]row, error) {
+	st, err := os.Stat(b.flow)
+	if err != nil {
+		return nil, err
+	}
+	return []row{{what: "the binary", got: sample{rss: st.Size()}, limit: sample{rss: 30e6}}}, nil
+}
+
+func startup(b *runner) ([]row, error) {
+	again, err := b.fresh()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.flowSteps(1, "host", "sh", false)(again); err != nil {
+		return nil, err
+	}
+	m, err := b.medians(31, shLoop(1), makeTargets(1, 1), b.flowSteps(1, "host", "sh", false),
+		func(string) (sample, error) { return run(again, 0, b.flow, "run", "--output", "plain", "w.yaml") },
+		b.flowSteps(1, "local", "sh", false))
+	if err != nil {
+		return nil, err
+	}
+	const what = "start-up and one `true` step: "
+	floor := m[0].wall
+	limit := sample{10 * time.Millisecond, 15e6}
+	return []row{
+		{what: what + "sh", got: sample{wall: floor}},
+		{what: what + "make", got: sample{wall: m[1].wall}, times: ratio(m[1].wall, floor)},
+		{what: what + "flow, driver host, makes its state directory", got: m[2], times: ratio(m[2].wall, floor), limit: limit},
+		{what: what + "flow, driver host, state directory exists", got: m[3], times: ratio(m[3].wall, floor), limit: limit},
+		{what: what + "flow, driver local, makes its state directory", got: m[4], times: ratio(m[4].wall, floor)},
+	}, nil
+}
+
+// durability shows that the steps timed below are durable ones: it counts the
+// syncs below the state directory of a real run.
+func durability(b *runner) ([]row, error) {
+	const n = 100
+	dir, err := b.fresh()
+	if err != nil {
+		return nil, err
+	}
+	if err := file(dir, "w.yaml", steps(n, "host", "sh", false)); err != nil {
+		return nil, err
+	}
+	res, err := tracer.Trace(tracer.Job{Argv: []string{b.flow, "run", "--output", "plain", "w.yaml"}, Dir: dir, Under: filepath.Join(dir, ".flow")})
+	switch {
+	case err != nil:
+		return nil, err
+	case res.ExitCode != 0:
+		return nil, fmt.Errorf("the traced run ended with exit code %d", res.ExitCode)
+	case res.ByName["fsync"] < n:
+		return nil, fmt.Errorf("a run of %d steps synced %d times: its steps are not durable (synchronous=FULL syncs at every commit)", n, res.ByName["fsync"])
+	}
+	return []row{{what: fmt.Sprintf("syncs of the state directory in a run of %d steps (synchronous=FULL: at least one a step)", n),
+		note: fmt.Sprint(res.ByName["fsync"])}}, nil
+}
+
+// sequential gives the cost of a durable step, start-up taken off by the
+// difference of two lengths, from 10 to 10,000 steps.
+func sequential(b *runner, driver string, limit time.Duration) ([]row, error) {
+	m, err := b.medians(3, shLoop(1000), makeTargets(1000, 1))
+	if err != nil {
+		return nil, err
+	}
+	floor := m[0].wall / 1000
+	rows := []row{
+		{what: "a step of 1,000 in a row: sh, a loop of `sh -c true`, nothing durable", got: sample{wall: floor}},
+		{what: "a step of 1,000 in a row: make, nothing durable", got: sample{wall: m[1].wall / 1000}, times: ratio(m[1].wall/1000, floor)},
+	}
+	for _, c := range []struct {
+		n, rounds int
+		shell     string
+	}{{10, 15, "sh"}, {100, 7, "sh"}, {1000, 3, "sh"}, {10000, 1, "sh"}, {1000, 1, "bash"}} {
+		m, err := b.medians(c.rounds, b.flowSteps(1, driver, c.shell, false), b.flowSteps(c.n, driver, c.shell, false))
+		if err != nil {
+			return nil, err
+		}
+		per := sample{wall: (m[1].wall - m[0].wall) / time.Duration(c.n-1), rss: m[1].rss}
+		r := row{what: fmt.Sprintf("a durable step of %d in a row: flow, driver %s, shell %s", c.n, driver, c.shell), got: per, times: ratio(per.wall, floor)}
+		if c.shell == "sh" {
+			r.limit.wall = limit
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func parallel(b *runner) ([]row, error) {
+	m, err := b.medians(5, shLoop(1000), makeTargets(1000, 8), b.flowSteps(1000, "host", "sh", true), b.flowSteps(1000, "local", "sh", true))
+	if err != nil {
+		return nil, err
+	}
+	per := func(i int) sample { return sample{wall: m[i].wall / 1000} }
+	const what = "a step of 1,000 side by side, width 8: "
+	return []row{
+		{what: what + "make -j8, nothing durable", got: per(1), times: ratio(m[1].wall, m[0].wall)},
+		{what: what + "flow, driver host", got: sample{per(2).wall, m[2].rss}, times: ratio(m[2].wall, m[0].wall), limit: sample{wall: time.Millisecond}},
+		{what: what + "flow, driver local", got: sample{per(3).wall, m[3].rss}, times: ratio(m[3].wall, m[0].wall)},
+	}, nil
+}
+
+func output(b *runner) ([]row, error) {
+	const text = "yes 'a line of ordinary output, sixty-four bytes with its newline' | head -c 200000000"
+	with := func(secrets, env string) func(string) (sample, error) {
+		return func(dir string) (sample, error) {
+			step := "  - id: out\n    run: " + text + "\n"
+			if secrets != "" {
+				step += "    secrets: [BENCH_TOKEN]\n"
+			}
+			err := errors.Join(
+				file(dir, "w.yaml", "name: bench\n"+secrets+"sandbox: {driver: host}\nsteps:\n"+step),
+				file(dir, "env", env+"\n"))
+			if err != nil {
+				return sample{}, err
+			}
+			return run(dir, 0, b.flow, "run", "--output", "plain", "--env-file", "env", "w.yaml")
+		}
+	}
+	m, err := b.medians(5,
+		func(dir string) (sample, error) { return run(dir, 0, "sh", "-c", text+" | cat > /dev/null") },
+		with("", ""), with("secrets: [BENCH_TOKEN]\n", "BENCH_TOKEN=correct-horse-battery-staple"))
+	if err != nil {
+		return nil, err
+	}
+	limit := sample{250 * time.Millisecond, 25e6}
+	return []row{
+		{what: "200 MB of output: sh, a pipe into cat", got: sample{wall: m[0].wall}},
+		{what: "200 MB of output: flow, no secret", got: m[1], times: ratio(m[1].wall, m[0].wall), limit: limit},
+		{what: "200 MB of output: flow, one secret", got: m[2], times: ratio(m[2].wall, m[0].wall), limit: limit},
+	}, nil
+}
+
+func validate(b *runner) ([]row, error) {
+	m, err := b.medians(9, func(dir string) (sample, error) {
+		if err := file(dir, "w.yaml", big(10000)); err != nil {
+			return sample{}, err
+		}
+		return run(dir, 0, b.flow, "validate", "w.yaml")
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []row{{what: fmt.Sprintf("validate 10,000 steps (%d KB)", len(big(10000))>>10), got: m[0], limit: sample{150 * time.Millisecond, 40e6}}}, nil
+}
+
+// big is a file of n steps with conditions and variables in some.
+func big(n int) string {
+	var s strings.Builder
+	s.WriteString("name: big\nsteps:\n")
+	for i := range n {
+		fmt.Fprintf(&s, "  - id: step_%d\n    run: echo step %d\n", i, i)
+		if i%10 == 9 {
+			fmt.Fprintf(&s, "    if: steps.step_%d.exit_code == 0\n", i-1)
+		}
+	}
+	return s.String()
+}
+
+// resume stops after 1,000 steps and measures the whole of `flow resume` with one
+// step to go: an upper bound of the time to the next step.
+func resume(b *runner) ([]row, error) {
+	m, err := b.medians(5, func(dir string) (sample, error) {
+		text := steps(1000, "host", "sh", false) + "  - {id: last, run: \"[ \\\"$FLOW_ATTEMPT\\\" -gt 1 ]\"}\n"
+		if err := file(dir, "w.yaml", text); err != nil {
+			return sample{}, err
+		}
+		if s, err := run(dir, 1, b.flow, "run", "--output", "plain", "w.yaml"); err != nil {
+			return s, err
+		}
+		return run(dir, 0, b.flow, "resume", "--output", "plain")
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []row{{what: "resume of a run of 1,000 steps: the whole process with its one step left", got: m[0], limit: sample{wall: 20 * time.Millisecond}}}, nil
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/local"
+)
+
+// sandboxes times making a local sandbox and running /bin/true in a living one;
+// a bare fork and exec is taken in the same rounds.
+func sandboxes(b *runner) ([]row, error) {
+	ctx := context.Background()
+	d := local.New(local.Options{})
+	if _, err := d.Probe(ctx); err != nil {
+		return []row{{what: "sandbox", note: "does not work on this machine: " + err.Error()}}, nil
+	}
+	var creates, execs, floors []sample
+	for range 31 {
+		dir, err := b.fresh()
+		if err != nil {
+			return nil, err
+		}
+		t := time.Now()
+		sb, err := d.Create(ctx, sandbox.Spec{ID: "bench", Dir: dir})
+		if err != nil {
+			return nil, err
+		}
+		creates = append(creates, sample{wall: time.Since(t)})
+		err = func() error {
+			for range 20 {
+				t := time.Now()
+				res, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{"/bin/true"}, Env: sb.BaseEnv()})
+				if err != nil || res.ExitCode != 0 {
+					return fmt.Errorf("/bin/true: exit %d, %w", res.ExitCode, err)
+				}
+				execs = append(execs, sample{wall: time.Since(t)})
+				t = time.Now()
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					return err
+				}
+				floors = append(floors, sample{wall: time.Since(t)})
+			}
+			return nil
+		}()
+		if err := errors.Join(err, sb.Close(ctx)); err != nil {
+			return nil, err
+		}
+	}
+	c, e, f := middle(creates), middle(execs), middle(floors)
+	return []row{
+		{what: "/bin/true: fork and exec with os/exec", got: f},
+		{what: "/bin/true in a living local sandbox", got: e, times: ratio(e.wall, f.wall), limit: sample{wall: time.Millisecond}},
+		{what: "a local sandbox made", got: c, times: ratio(c.wall, f.wall), limit: sample{wall: 8 * time.Millisecond}},
+	}, nil
+}
