@@ -23,9 +23,12 @@ package sandbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"flowrun.dev/flow/checkpoint"
@@ -58,11 +61,16 @@ type Capabilities struct {
 	Reason     string `json:"reason,omitempty"` // why this tier and not a stronger one
 	NoNetwork  bool   `json:"no_network"`       // can run a sandbox without any network
 	Network    bool   `json:"network"`          // can give it the full network
-	PathRights bool   `json:"path_rights"`      // Rights.Write is enforced by the system
-	EgressList bool   `json:"egress_list"`      // network allow lists
-	KillTree   bool   `json:"kill_tree"`        // invariant 2 holds
-	Limits     bool   `json:"limits"`           // cpu, memory, pids, disk limits
-	Forks      bool   `json:"forks"`            // overlapping steps get a fork each
+	PathRights bool   `json:"path_rights"`      // Rights.ReadOnly and Write are enforced by the system
+	// SocketRights: Rights.NoSockets is enforced by the system.
+	SocketRights bool `json:"socket_rights"`
+	// Apart: commands that run at the same time can neither look into each other's
+	// processes nor signal them.
+	Apart      bool `json:"apart"`
+	EgressList bool `json:"egress_list"` // network allow lists
+	KillTree   bool `json:"kill_tree"`   // invariant 2 holds
+	Limits     bool `json:"limits"`      // cpu, memory, pids, disk limits
+	Forks      bool `json:"forks"`       // overlapping steps get a fork each
 }
 
 // Driver makes sandboxes of one kind.
@@ -157,14 +165,43 @@ type Files interface {
 	Glob(pattern string) ([]string, error)
 }
 
-// Rights bound one Exec beyond the bounds of its sandbox. A driver whose
-// Capabilities do not have PathRights refuses (class invalid) an Exec that asks
-// for less than everything; it never runs it with more.
+// Rights bound one Exec beyond the bounds of its sandbox. A driver that cannot
+// enforce them (Capabilities.PathRights, SocketRights) refuses (class invalid) an
+// Exec that asks for less than everything; it never runs it with more.
 type Rights struct {
-	// ReadOnly makes the workspace read-only for this Exec.
+	// ReadOnly makes the whole home, and so the workspace, read-only for this Exec:
+	// what lies in the home beside the workspace (settings, caches) decides what
+	// later commands do. The scratch folders (/tmp, TMPDIR, /dev/shm) stay writable.
 	ReadOnly bool
-	// Write lists the workspace paths that stay writable when ReadOnly.
+	// Write lists what stays writable when ReadOnly: slash paths relative to the
+	// workspace, or "~/…" relative to the home. One that ends with a slash is a
+	// folder, made when it is missing; another one that is missing is an error, and
+	// so is one that leads through a symlink.
 	Write []string
+	// NoSockets refuses sockets of every family but AF_UNIX to this Exec, also where
+	// the sandbox has a network.
+	NoSockets bool
+}
+
+// All reports whether nothing is taken away.
+func (r Rights) All() bool { return !r.ReadOnly && !r.NoSockets }
+
+// Check refuses names that cannot be writable paths; what a name leads to is judged
+// when the command starts.
+func (r Rights) Check() error {
+	if len(r.Write) > 0 && !r.ReadOnly {
+		return errors.New("writable paths are named, and everything is writable")
+	}
+	for _, name := range r.Write {
+		if strings.IndexByte(name, 0) >= 0 {
+			return errors.New("a writable path holds a NUL byte")
+		}
+		rest := strings.TrimSuffix(strings.TrimPrefix(name, "~/"), "/")
+		if !fs.ValidPath(rest) || rest == "." || rest == "~" {
+			return fmt.Errorf("writable path %q is not of the form a/b, a/b/ or ~/a/b", name)
+		}
+	}
+	return nil
 }
 
 // Cmd is one command.

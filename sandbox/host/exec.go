@@ -34,8 +34,11 @@ func (s *Sandbox) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, erro
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return invalid(errors.New("no program"))
 	}
-	if c.Rights.ReadOnly || len(c.Rights.Write) > 0 {
-		return invalid(errors.New("driver host cannot bound the paths of a command"))
+	if err := c.Rights.Check(); err != nil {
+		return invalid(err)
+	}
+	if !c.Rights.All() {
+		return invalid(errors.New("driver host cannot bound what a command may do"))
 	}
 	dir, err := s.realDir(c.Dir)
 	if err != nil {

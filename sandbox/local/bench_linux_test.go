@@ -42,10 +42,14 @@ func BenchmarkCreate(b *testing.B) {
 }
 
 func benchExec(b *testing.B, argv []string, piped bool) {
+	benchRights(b, argv, piped, sandbox.Rights{})
+}
+
+func benchRights(b *testing.B, argv []string, piped bool, rights sandbox.Rights) {
 	sb := newSandbox(b, sandbox.Spec{})
 	env := sb.BaseEnv()
 	for b.Loop() {
-		c := sandbox.Cmd{Argv: argv, Env: env}
+		c := sandbox.Cmd{Argv: argv, Env: env, Rights: rights}
 		var r *os.File
 		if piped {
 			var err error
@@ -69,6 +73,13 @@ func benchExec(b *testing.B, argv []string, piped bool) {
 
 func BenchmarkExecTrue(b *testing.B)    { benchExec(b, []string{"/bin/true"}, false) }
 func BenchmarkExecShPiped(b *testing.B) { benchExec(b, []string{"sh", "-c", "echo hi"}, true) }
+
+func BenchmarkExecTrueReadOnly(b *testing.B) {
+	benchRights(b, []string{"/bin/true"}, false, sandbox.Rights{ReadOnly: true})
+}
+func BenchmarkExecTrueWritable(b *testing.B) {
+	benchRights(b, []string{"/bin/true"}, false, sandbox.Rights{ReadOnly: true, Write: []string{"a/", "b/c/"}, NoSockets: true})
+}
 
 // BenchmarkExecTrueBeside is an exec while another one runs, which scans /proc.
 func BenchmarkExecTrueBeside(b *testing.B) {

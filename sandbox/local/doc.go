@@ -23,7 +23,13 @@
 //     filter, and no way to make a namespace or a mount.
 //  4. Each exec has a UTS namespace of its own, which it can neither leave nor
 //     copy: it is the tag by which its processes are found and killed.
-//  5. init ends when the thread that made it ends (PDEATHSIG) or the socket is
+//  5. Each exec is in a landlock domain of its own: it can neither look into nor
+//     signal the processes of another one, and does not see them in /proc (where the
+//     kernel has scopes, Linux 6.12: Capabilities.Apart).
+//  6. Rights.ReadOnly is a read-only mount of the home in a mount namespace of that
+//     exec, with its writable paths mounted over it. So it covers modes, times and
+//     attributes too, which landlock has no right for.
+//  7. init ends when the thread that made it ends (PDEATHSIG) or the socket is
 //     closed, whichever comes first, and everything inside with it.
 //
 // Not promised: the kernel is shared. With network "full" the host's network

@@ -13,6 +13,7 @@ import (
 
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/internal/landlock"
 )
 
 // Driver makes namespace sandboxes. Its methods may be called from several goroutines.
@@ -71,7 +72,8 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 	}
 	return sandbox.Capabilities{
 		Driver: "local", Tier: sb.ids.tier, Reason: sb.reason,
-		NoNetwork: true, Network: true, KillTree: true,
+		NoNetwork: true, Network: true, KillTree: true, PathRights: true, SocketRights: true,
+		Apart: landlock.ABI() >= landlock.ABIScope,
 	}, nil
 }
 

@@ -41,25 +41,13 @@ func newSandbox(t testing.TB, s sandbox.Spec) sandbox.Sandbox {
 // run runs a script to its end.
 func run(t testing.TB, sb sandbox.Sandbox, script string, args ...string) (string, sandbox.Result) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	text := make(chan string)
-	go func() {
-		b, _ := io.ReadAll(r) // an error shows as missing text
-		text <- string(b)
-	}()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: append([]string{"sh", "-c", script, "sh"}, args...), Env: sb.BaseEnv(), Stdout: w, Stderr: w})
-	w.Close()
-	out := <-text
-	if err != nil {
-		t.Fatalf("exec %q: %v", script, err)
-	}
-	return out, res
+	return runWith(t, sb, sandbox.Rights{}, append([]string{"sh", "-c", script, "sh"}, args...))
+}
+
+// readText reads to the end; an error shows as missing text.
+func readText(r io.Reader) string {
+	b, _ := io.ReadAll(r)
+	return string(b)
 }
 
 func TestNamespacesAreOneAndNotTheHosts(t *testing.T) {
@@ -255,6 +243,7 @@ func TestUndumpableIsFound(t *testing.T) {
 	if _, err := r.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
+	mark := fmt.Sprintf("flowhidden-%d", os.Getpid())
 	out, res := run(t, sb, `python3 -c '
 import ctypes, os, time
 r, w = os.pipe()
@@ -263,12 +252,12 @@ if os.fork() == 0:
     ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
     os.close(0); os.write(1, b"hidden\n"); os.write(w, b"x")
     time.sleep(1000)
-os.read(r, 1)'; ps -eo stat,args | grep -c "[t]ime.sleep"`)
-	if !strings.HasPrefix(out, "hidden\n2\n") /* and the shell, whose script says so */ || res.Leftover < 1 {
+os.read(r, 1)' "$1"`, mark)
+	if out != "hidden\n" || res.Leftover < 1 {
 		t.Errorf("%+v %q", res, out)
 	}
-	if out, _ := run(t, sb, `ps -eo stat,args | grep -c "[t]ime.sleep"`); out != "0\n" {
-		t.Errorf("survived: %q", out)
+	if n := withArgument(t, mark); n > 0 {
+		t.Errorf("%d survived", n)
 	}
 	cancel()
 	<-done
@@ -407,7 +396,8 @@ func TestNoDescriptorsPileUp(t *testing.T) {
 	cycle()
 	before := count("self")
 	for range 3 {
-		if n := cycle(); n[1] > n[0] {
+		// One more: the thread that is kept ready holds one, and may just be made.
+		if n := cycle(); n[1] > n[0]+1 {
 			t.Errorf("init has %d descriptors, had %d", n[1], n[0])
 		}
 	}

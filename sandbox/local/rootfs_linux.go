@@ -168,7 +168,14 @@ func makeProc() error {
 	if err := makeDir(proc, 0o555); err != nil {
 		return err
 	}
-	if err := unix.Mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	// A command sees only the processes that it could trace: its own, as each is in a
+	// domain of its own. (The option came with Linux 5.8.)
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	err := unix.Mount("proc", proc, "proc", flags, "hidepid=ptraceable")
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("proc", proc, "proc", flags, "")
+	}
+	if err != nil {
 		return step(err, "mount proc")
 	}
 	// No user namespace can be made inside, whatever a program tries. Written here,

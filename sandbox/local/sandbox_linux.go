@@ -116,10 +116,11 @@ func checkCmd(c sandbox.Cmd) error {
 	switch {
 	case len(c.Argv) == 0 || c.Argv[0] == "":
 		return errors.New("no program")
-	case c.Rights.ReadOnly || len(c.Rights.Write) > 0:
-		return errors.New("this driver cannot bound the paths of one command yet")
 	case c.Dir != "" && !path.IsAbs(c.Dir):
 		return fmt.Errorf("working directory %q is not absolute", c.Dir)
+	}
+	if err := c.Rights.Check(); err != nil {
+		return err
 	}
 	for _, l := range [...][]string{c.Argv, c.Env} {
 		for _, s := range l {
@@ -168,7 +169,8 @@ func (s *Sandbox) unregister(id uint64) {
 
 // request sends the command with its descriptors.
 func (s *Sandbox) request(id uint64, c sandbox.Cmd) error {
-	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir}
+	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir,
+		ReadOnly: c.Rights.ReadOnly, Write: c.Rights.Write, NoSockets: c.Rights.NoSockets}
 	if r.Dir == "" {
 		r.Dir = sandbox.WorkspaceDir
 	}

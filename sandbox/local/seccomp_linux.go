@@ -25,8 +25,8 @@ var absent = [...]uint32{unix.SYS_CLONE3, unix.SYS_IO_URING_SETUP, unix.SYS_IO_U
 // refused calls answer EPERM: nothing that a build, a test or an agent does.
 var refused = [...]uint32{
 	// mounts and namespaces
-	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_SETNS, unix.SYS_OPEN_TREE,
-	unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
+	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_SETNS,
+	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK,
 	unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_NAME_TO_HANDLE_AT,
 	// other processes
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP,
@@ -37,6 +37,10 @@ var refused = [...]uint32{
 	unix.SYS_QUOTACTL_FD, unix.SYS_ACCT, unix.SYS_SETTIMEOFDAY, unix.SYS_CLOCK_SETTIME, unix.SYS_LOOKUP_DCOOKIE,
 	unix.SYS_SYSLOG, unix.SYS_FANOTIFY_INIT, unix.SYS_VHANGUP,
 }
+
+// initOnly calls are left to init, which gives a command its mounts and its
+// namespaces; commands are refused them.
+var initOnly = [...]uint32{unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT, unix.SYS_MOUNT_SETATTR, unix.SYS_UNSHARE}
 
 // families of sockets that a command may open.
 var families = [...]uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
@@ -55,9 +59,9 @@ func answer(action uint32) unix.SockFilter { return stmt(unix.BPF_RET|unix.BPF_K
 
 func fail(e unix.Errno) unix.SockFilter { return answer(unix.SECCOMP_RET_ERRNO | uint32(e)) }
 
-// filter is the seccomp program: what is not named is allowed. It holds for init's
-// second stage too, so unshare of nothing but a UTS namespace is let through; a
-// command has no capability for it.
+// filter is the seccomp program of the whole sandbox: what is not named is allowed.
+// It holds for init's second stage too, which makes UTS and mount namespaces;
+// commandFilter takes that away.
 func filter() []unix.SockFilter {
 	allow := answer(unix.SECCOMP_RET_ALLOW)
 	f := []unix.SockFilter{
@@ -81,8 +85,8 @@ func filter() []unix.SockFilter {
 		jump(unix.BPF_JEQ, unix.SYS_CLONE, 0, 4), load(dataArg0),
 		jump(unix.BPF_JSET, nsFlags, 0, 1), fail(unix.EPERM), allow,
 
-		jump(unix.BPF_JEQ, unix.SYS_UNSHARE, 0, 4), load(dataArg0),
-		jump(unix.BPF_JEQ, unix.CLONE_NEWUTS, 1, 0), fail(unix.EPERM), allow,
+		jump(unix.BPF_JEQ, unix.SYS_UNSHARE, 0, 5), load(dataArg0),
+		jump(unix.BPF_JEQ, unix.CLONE_NEWUTS, 2, 0), jump(unix.BPF_JEQ, unix.CLONE_NEWNS, 1, 0), fail(unix.EPERM), allow,
 
 		// The kernel looks at the low 32 bits of an ioctl's command, so does this
 		// (CVE-2019-10063).
@@ -95,4 +99,21 @@ func filter() []unix.SockFilter {
 		f = append(f, jump(unix.BPF_JEQ, family, n-i, 0))
 	}
 	return append(f, fail(unix.EAFNOSUPPORT), allow, allow)
+}
+
+// commandFilter is added to filter for one command.
+func commandFilter(noSockets bool) []unix.SockFilter {
+	allow := answer(unix.SECCOMP_RET_ALLOW)
+	f := []unix.SockFilter{load(dataNr)} // filter has judged the ABI
+	for _, nr := range initOnly {
+		f = append(f, jump(unix.BPF_JEQ, nr, 0, 1), fail(unix.EPERM))
+	}
+	// The limits of another process: Landlock knows no rule for them.
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_PRLIMIT64, 0, 4), load(dataArg0),
+		jump(unix.BPF_JEQ, 0, 1, 0), fail(unix.EPERM), allow)
+	if noSockets {
+		f = append(f, jump(unix.BPF_JEQ, unix.SYS_SOCKET, 0, 4), load(dataArg0),
+			jump(unix.BPF_JEQ, unix.AF_UNIX, 1, 0), fail(unix.EACCES), allow)
+	}
+	return append(f, allow)
 }

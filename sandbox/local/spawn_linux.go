@@ -10,25 +10,47 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/lookup"
 )
 
 // tagLink is the UTS namespace of the calling thread.
 const tagLink = "/proc/thread-self/ns/uts"
 
-// exec starts a command. It runs on the loop's thread, whose UTS namespace and
-// capability sets the command inherits. A landlock domain of one exec would be set
-// on a thread of its own, made here and thrown away after the fork.
+// exec starts a command, on a thread of its own.
 func (s *server) exec(r *execRequest, fds []int) {
+	s.run(func(t *thread) { s.execOn(t, r, fds) })
+}
+
+func (s *server) execOn(t *thread, r *execRequest, fds []int) {
 	res := execResult{ID: r.ID}
 	refuse := func(kind int, format string, args ...any) {
 		res.Refused, res.Why = kind, fmt.Sprintf(format, args...)
 		reply(&res)
+		if t.hold >= 0 {
+			unix.Close(t.hold)
+		}
+	}
+	if t.err != nil {
+		refuse(refusedResource, "%v", t.err)
+		return
 	}
 	files, ok := s.stdio(r, fds)
 	if !ok {
 		refuse(refusedResource, "receive the descriptors: %v", unix.EBADMSG)
 		return
+	}
+	if r.ReadOnly {
+		err := restrictPaths(sandbox.HomeDir, r.Write)
+		var wrong *writableError
+		if errors.As(err, &wrong) {
+			refuse(refusedInvalid, "%v", wrong)
+			return
+		}
+		if err != nil {
+			refuse(refusedResource, "bound the command: %v", err)
+			return
+		}
 	}
 	// A directory that we may not look at is left to the command's own chdir.
 	if info, err := os.Stat(r.Dir); err != nil && !errors.Is(err, fs.ErrPermission) {
@@ -38,21 +60,14 @@ func (s *server) exec(r *execRequest, fds []int) {
 		refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
 		return
 	}
-	// A namespace before the fork, not by the fork: a command that ends at once
-	// would take the only readable trace of its tag with it.
-	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
-		refuse(refusedResource, "make a namespace for the command: %v", err)
-		return
-	}
-	tag, hold, err := ownTag()
-	if err != nil {
-		refuse(refusedResource, "read the command's namespace: %v", err)
+	if err := s.confine(r); err != nil {
+		refuse(refusedResource, "bound the command: %v", err)
 		return
 	}
 	s.mu.Lock()
 	pid, err := s.fork(r, files)
 	if err == nil {
-		run := &running{id: r.ID, tag: tag, hold: hold, pid: pid, ended: make(chan struct{})}
+		run := &running{id: r.ID, tag: t.tag, hold: t.hold, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID] = run
 		s.firstMu.Lock()
 		s.first[pid] = run
@@ -63,7 +78,6 @@ func (s *server) exec(r *execRequest, fds []int) {
 	s.mu.Unlock()
 	switch {
 	case err == nil:
-		return
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM):
 		refuse(refusedResource, "start %s: %v", r.Argv[0], err)
 	default:
@@ -72,21 +86,8 @@ func (s *server) exec(r *execRequest, fds []int) {
 		// The exit code says it too, if nobody reads that descriptor.
 		_, _ = unix.Write(int(files[2]), []byte(message))
 		reply(&res)
+		unix.Close(t.hold)
 	}
-	unix.Close(hold)
-}
-
-// ownTag reads the tag of this thread, and holds its namespace: the number of one
-// that has ended may be given to the next, whose processes would be taken for ours.
-func ownTag() (tag string, hold int, err error) {
-	if hold, err = unix.Open(tagLink, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-		return "", -1, err
-	}
-	if tag, err = os.Readlink(tagLink); err != nil {
-		unix.Close(hold)
-		return "", -1, err
-	}
-	return tag, hold, nil
 }
 
 // stdio picks the three descriptors of a command out of those that came.

@@ -11,13 +11,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"flowrun.dev/flow/sandbox/internal/landlock"
 )
 
-// server is init's second stage. Three kinds of goroutines: the loop (on the
-// thread that forks), the reaper, and one for each exec that is being killed.
+// server is init's second stage. Four kinds of goroutines: the loop, the thread that
+// forks (see thread), the reaper, and one for each exec that is being killed.
 type server struct {
-	root bool
-	null int // /dev/null
+	root  bool
+	null  int // /dev/null
+	spare *thread
+	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 
 	// Locks are taken in this order; mu is held while a command is forked.
 	ending  sync.Mutex
@@ -71,18 +75,12 @@ func serve(args []string) error {
 	}
 	unix.Close(exe)
 	unix.CloseOnExec(controlFD)
-	if err := clearInherited(); err != nil {
-		return err
-	}
 	s := &server{root: args[1] == "true", execs: map[uint64]*running{}, first: map[int]*running{}}
 	s.forked = sync.NewCond(&s.mu)
-	if s.root {
-		// Names are looked up with the rights of the commands. Of this thread only,
-		// which is the one that looks up.
-		if err := errors.Join(unix.Setfsgid(UserID), unix.Setfsuid(UserID)); err != nil {
-			return step(err, "set fsuid")
-		}
+	if s.apart, err = apartRules(); err != nil {
+		return err
 	}
+	s.spare = s.newThread()
 	if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return step(err, "open /dev/null")
 	}

@@ -47,6 +47,9 @@ type execRequest struct {
 	Dir       string
 	// Has says which of stdin, stdout, stderr are passed; the others are /dev/null.
 	Has [3]bool
+	// The command's sandbox.Rights.
+	ReadOnly, NoSockets bool
+	Write               []string
 }
 
 type killRequest struct {
@@ -70,7 +73,7 @@ type listenResult struct {
 // How an exec was refused by init.
 const (
 	refusedNot      = iota // it ran
-	refusedInvalid         // the request is wrong: the working directory
+	refusedInvalid         // the request is wrong: the working directory, a writable path
 	refusedResource        // the place is in trouble
 )
 
@@ -114,7 +117,9 @@ func (r *execRequest) append(b []byte) []byte {
 	}
 	b = appendString(b, r.Dir)
 	b = appendStrings(b, r.Argv)
-	return appendStrings(b, r.Env)
+	b = appendStrings(b, r.Env)
+	b = appendBool(appendBool(b, r.ReadOnly), r.NoSockets)
+	return appendStrings(b, r.Write)
 }
 
 func (r *execRequest) parse(b []byte) error {
@@ -126,6 +131,8 @@ func (r *execRequest) parse(b []byte) error {
 	r.Dir = d.string()
 	r.Argv = d.strings()
 	r.Env = d.strings()
+	r.ReadOnly, r.NoSockets = d.bool(), d.bool()
+	r.Write = d.strings()
 	return d.err
 }
 

@@ -33,6 +33,8 @@ type Subject struct {
 	// Lose makes a living sandbox break, as if its init had been killed. Nil: it
 	// cannot.
 	Lose func(t *testing.T, sb sandbox.Sandbox)
+	// LooseModes is set when Rights.ReadOnly does not keep modes and times.
+	LooseModes bool
 	// Bomb is set when processes are bounded, so that a fork bomb may be let off.
 	Bomb bool
 }
@@ -63,6 +65,10 @@ func Run(t *testing.T, factory func(t *testing.T) Subject) {
 		{"CancelGivesGrace", testGrace},
 		{"LeftoversAreKilled", testLeftovers},
 		{"KillingOneLeavesTheOther", testKillOne},
+		{"Rights", testRights},
+		{"RightsRequests", testRightsRequests},
+		{"Sockets", testSockets},
+		{"Apart", testApart},
 		{"ForkBomb", testForkBomb},
 		{"Listen", testListen},
 		{"ListenManyAtOnce", testListenMany},
