@@ -45,7 +45,7 @@ fuzz: tools ## each fuzz target for a minute
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzRedactor -fuzztime 60s ./redact
 
-generate: tools ## rewrite the golden files of the language
+generate: tools ## rewrite schema.json, the tables of docs/language.md and the golden files of the language
 	$(GO) test -tags $(TAGS) ./workflow -update
 
 clean: ## remove what make built

@@ -142,7 +142,7 @@ func (sc *scope) known(u *uses, source string) error {
 			j, ok := p.ids[m.name]
 			switch {
 			case !ok:
-				e.msg, names = fmt.Sprintf("there is no step %q", m.name), keysOf(p.ids)
+				e.msg, names = fmt.Sprintf("there is no step %q", m.name), p.idNames()
 			case sc.step < 0:
 				e.msg = "steps cannot be named here: none has run"
 			case !p.graph.before(sc.step, j):
@@ -175,7 +175,7 @@ func (sc *scope) known(u *uses, source string) error {
 				e.hint = "a step has " + strings.Join(names, ", ")
 			}
 		}
-		e.suggestion = nearest(m.name, names)
+		e.suggestion = p.nearest(m.name, names)
 		return e
 	}
 	for _, m := range u.bare {

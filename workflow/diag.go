@@ -63,10 +63,29 @@ func (d *Diagnostics) Error() string {
 // Render draws the diagnostics with their source lines.
 func (d *Diagnostics) Render(w io.Writer, color bool) error { return Render(w, d.List, d.text, color) }
 
+// maxShown mistakes of a file are reported, maxKept are collected before they are
+// sorted, and for maxNearest of them a name is suggested: a file that is wrong in
+// every line is not answered with more than it held, nor in more than linear time.
+const (
+	maxShown   = 100
+	maxKept    = 1000
+	maxNearest = 50
+)
+
 // bag collects diagnostics of one file.
 type bag struct {
-	file string
-	list []Diagnostic
+	file      string
+	list      []Diagnostic
+	dropped   int // errors beyond maxKept
+	suggested int
+}
+
+// nearest is nearest with a bound on how often it is asked.
+func (b *bag) nearest(word string, names []string) string {
+	if b.suggested++; b.suggested > maxNearest {
+		return ""
+	}
+	return nearest(word, names)
 }
 
 func (b *bag) add(rule string, p Pos, width int, format string, args ...any) *Diagnostic {
@@ -74,6 +93,10 @@ func (b *bag) add(rule string, p Pos, width int, format string, args ...any) *Di
 	d := Diagnostic{Severity: SeverityError, Rule: rule, Pos: p, Message: fmt.Sprintf(format, args...)}
 	if width > 1 {
 		d.EndCol = p.Col + width
+	}
+	if len(b.list) >= maxKept {
+		b.dropped++
+		return &d
 	}
 	b.list = append(b.list, d)
 	return &b.list[len(b.list)-1]
@@ -102,8 +125,17 @@ func (b *bag) finish(text []byte) (warnings []Diagnostic, err *Diagnostics) {
 			warnings = append(warnings, d)
 		}
 	}
+	if len(warnings) > maxShown {
+		warnings = warnings[:maxShown]
+	}
 	if len(errs) == 0 {
 		return warnings, nil
+	}
+	if more := len(errs) + b.dropped - maxShown; more > 0 {
+		last := errs[maxShown-1]
+		last.Rule, last.Expected, last.Suggestion, last.EndCol = "limit", nil, "", 0
+		last.Message, last.Hint = fmt.Sprintf("and %d more mistakes from here on", more+1), "mend those above first: many follow from them"
+		errs = append(errs[:maxShown-1], last)
 	}
 	return warnings, &Diagnostics{List: append(errs, warnings...), text: text}
 }
@@ -196,6 +228,9 @@ func runeWidth(r rune) int {
 func nearest(word string, names []string) string {
 	best, at := "", len(word)/3+2
 	for _, n := range names {
+		if len(n) >= len(word)+at || len(word) >= len(n)+at {
+			continue // the difference in length alone is too much
+		}
 		if d := distance(word, n); d < at {
 			best, at = n, d
 		}

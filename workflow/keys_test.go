@@ -47,7 +47,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		case inRetry:
 			p.retry(n)
 		case inAgent:
-			p.agentKeys(&AgentStep{}, n, p.scope(0, scopeKind{}))
+			p.agentKeys(&AgentStep{}, n, inAgent, p.scope(0, scopeKind{}))
 		default:
 			t.Errorf("%s.%s: this test does not know the map %s", k.In, k.Name, k.In)
 		}

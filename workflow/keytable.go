@@ -15,13 +15,7 @@ type keyset struct {
 
 // keysets is computed once from Keys and never changes.
 var keysets = sync.OnceValue(func() map[string]*keyset {
-	all := Keys()
-	for _, k := range all {
-		if k.In == inAgent && !slices.Contains([]string{"prompt", "prompt_file"}, k.Name) {
-			k.In = inAgentDefaults
-			all = append(all, k)
-		}
-	}
+	all := allKeys()
 	sets := map[string]*keyset{}
 	for _, k := range all {
 		if sets[k.In] == nil {
@@ -41,5 +35,17 @@ var keysets = sync.OnceValue(func() map[string]*keyset {
 	}
 	return sets
 })
+
+// allKeys are the rows of the table, and again those of agent under defaults.agent.
+func allKeys() []Key {
+	all := Keys()
+	for _, k := range all {
+		if k.In == inAgent && !slices.Contains([]string{"prompt", "prompt_file"}, k.Name) {
+			k.In = inAgentDefaults
+			all = append(all, k)
+		}
+	}
+	return all
+}
 
 func keyOf(in, name string) *Key { return keysets()[in].byName[name] }

@@ -74,14 +74,15 @@ func Parse(name string, text []byte, opts ParseOptions) (*Workflow, error) {
 // fileParser parses one file.
 type fileParser struct {
 	reader
-	opts     ParseOptions
-	w        *Workflow
-	defaults stepDefaults
-	ids      map[string]int // step id → index in order, finally after the steps
-	needed   map[int][]string
-	graph    *graph
-	configs  map[scopeKind]*conf.Config
-	used     map[string]bool // inputs that an expression names
+	opts      ParseOptions
+	w         *Workflow
+	defaults  stepDefaults
+	ids       map[string]int // step id → index in order, finally after the steps
+	sortedIDs []string       // see idNames
+	needed    map[int][]string
+	graph     *graph
+	configs   map[scopeKind]*conf.Config
+	used      map[string]bool // inputs that an expression names
 }
 
 func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
@@ -250,8 +251,9 @@ func (p *fileParser) unused() {
 }
 
 var (
-	idName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	idName       = regexp.MustCompile(idPattern)
+	envName      = regexp.MustCompile(namePattern)
+	reservedName = regexp.MustCompile(reservedPattern)
 )
 
 func (p *fileParser) inputs(n *yaml.Node) {

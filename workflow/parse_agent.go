@@ -17,12 +17,12 @@ var toolRule = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`)
 func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	a := &AgentStep{Pos: pos(n), Provider: "anthropic", MaxTurns: 50, OnDenied: "tell"}
 	if p.defaults.agent != nil {
-		p.agentKeys(a, p.defaults.agent, sc)
+		p.agentKeys(a, p.defaults.agent, inAgentDefaults, sc)
 	}
 	if x := real(n); x.Kind == yaml.ScalarNode {
 		a.Prompt = p.template(n, "agent", sc, nil)
 	} else {
-		p.agentKeys(a, n, sc)
+		p.agentKeys(a, n, inAgent, sc)
 	}
 	if a.AllowedTools == nil && a.Profile != "" {
 		a.AllowedTools = profiles[a.Profile]
@@ -33,6 +33,8 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 		a.AllowedTools = profiles["default"]
 	}
 	switch {
+	case valueOf(n, "prompt") != nil && valueOf(n, "prompt_file") != nil:
+		p.at("exclusive", n, "the agent step has prompt and prompt_file; it can be only one")
 	case a.Prompt == nil && a.PromptFile == "":
 		p.at("required", n, "the agent step has no prompt")
 	case a.Prompt != nil && utf8.RuneCountInString(a.Prompt.Source()) > maxPrompt:
@@ -44,8 +46,9 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	return a
 }
 
-func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, sc *scope) {
-	p.mapping(n, ctxAgent, func(k, v *yaml.Node) bool {
+// agentKeys reads `agent:` or `defaults.agent:`, which has no prompt.
+func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope) {
+	p.mapping(n, in, func(k, v *yaml.Node) bool {
 		switch k.Value {
 		case "prompt":
 			a.Prompt = p.template(v, "prompt", sc, nil)
@@ -93,7 +96,7 @@ func (p *fileParser) toolRules(n *yaml.Node, what string) []string {
 			p.at("not-supported", at, "tool %s is not supported yet", m[1])
 		case !slices.Contains(tools, m[1]):
 			d := p.at("tool", at, "unknown tool %q", m[1])
-			d.Expected, d.Suggestion = tools, nearest(m[1], tools)
+			d.Expected, d.Suggestion = tools, p.nearest(m[1], tools)
 		}
 	}
 	return rules

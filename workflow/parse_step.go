@@ -86,6 +86,14 @@ func (p *fileParser) steps(steps, finally, root *yaml.Node) {
 	}
 }
 
+// idNames are the ids of all steps, sorted.
+func (p *fileParser) idNames() []string {
+	if p.sortedIDs == nil {
+		p.sortedIDs = keysOf(p.ids)
+	}
+	return p.sortedIDs
+}
+
 // id notes a step's id; a good one only once.
 func (p *fileParser) id(step *yaml.Node, i int) {
 	n := real(step)
@@ -275,7 +283,7 @@ func (p *fileParser) needs(step *yaml.Node, i int) {
 		switch {
 		case !ok:
 			d := p.at("unknown-step", real(x), "there is no step %q", id)
-			d.Suggestion = nearest(id, keysOf(p.ids))
+			d.Suggestion = p.nearest(id, p.idNames())
 		case at == i:
 			p.at("cycle", real(x), "step %s needs itself", id)
 		case (at < p.graph.first) != (i < p.graph.first):
@@ -381,7 +389,7 @@ func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 			p.at("name", k, "a variable's name has letters, digits and underscores")
 			return
 		}
-		if strings.HasPrefix(k.Value, "FLOW_") || k.Value == "FLOW" {
+		if reservedName.MatchString(k.Value) {
 			p.at("name", k, "variables that start with FLOW_ are set by flow")
 			return
 		}
@@ -400,6 +408,10 @@ func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 
 func (p *fileParser) outputs(s *Step, n *yaml.Node, sc *scope) {
 	p.pairs(n, "outputs", func(k, v *yaml.Node) {
+		if !envName.MatchString(k.Value) {
+			p.at("name", k, "an output's name has letters, digits and underscores, as it is used in expressions")
+			return
+		}
 		if t := p.template(v, k.Value, sc, nil); t != nil {
 			s.Outputs = append(s.Outputs, Output{Name: k.Value, Expr: t, Pos: pos(k)})
 		}
@@ -414,7 +426,7 @@ func (p *fileParser) stepSecrets(s *Step, n *yaml.Node) {
 	for _, name := range p.grants(n, "secrets") {
 		if !slices.Contains(declared, name) {
 			d := p.at("unknown-secret", n, "a secret named here is not declared under `secrets`")
-			d.Expected, d.Suggestion = declared, nearest(name, declared)
+			d.Expected, d.Suggestion = declared, p.nearest(name, declared)
 			continue
 		}
 		s.Secrets = append(s.Secrets, name)

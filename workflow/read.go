@@ -114,7 +114,7 @@ func (r *reader) keyIsWord(k *yaml.Node) bool {
 
 func (r *reader) unknownKey(k *yaml.Node, c Context, set *keyset) {
 	d := r.at("unknown-key", k, "unknown key %q in %s", k.Value, c)
-	d.Expected, d.Suggestion = set.names, nearest(k.Value, set.names)
+	d.Expected, d.Suggestion = set.names, r.nearest(k.Value, set.names)
 }
 
 func (r *reader) twice(k, first *yaml.Node) {
@@ -178,7 +178,7 @@ func (r *reader) word(c Context, k, n *yaml.Node) string {
 		r.at("not-supported", real(n), "%s: %s is not supported yet", k.Value, s)
 	default:
 		d := r.at("enum", real(n), "%s: unknown word %q", k.Value, s)
-		d.Expected, d.Suggestion = row.Enum, nearest(s, row.Enum)
+		d.Expected, d.Suggestion = row.Enum, r.nearest(s, row.Enum)
 	}
 	return s
 }
@@ -213,10 +213,12 @@ func (r *reader) integer(c Context, k, n *yaml.Node) int {
 	return v
 }
 
+var durationForm = regexp.MustCompile(durationPattern)
+
 func (r *reader) duration(n *yaml.Node, what string) time.Duration {
 	n = real(n)
 	d, err := time.ParseDuration(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 || strings.ContainsAny(n.Value, "+_") {
+	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 || !durationForm.MatchString(n.Value) {
 		x := r.at("duration", n, "%s is not a duration", what)
 		x.Expected = []string{"90s", "5m", "1h30m", "500ms"}
 		return 0

@@ -54,6 +54,17 @@ func (a *app) validate(files []string) error {
 	return last
 }
 
+func cmdSchema(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of workflow files", Long: "Prints the JSON Schema of workflow files, for editors: every key with its\nmeaning, default and example." + exitHelp(0),
+		Example: "  flow schema > schema.json", Args: exactly(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := a.out.Write(workflow.Schema())
+			return err
+		},
+	}
+}
+
 func cmdPlan(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "plan FILE", Short: "Say what would run", Long: "Says what would run, in which order, under which conditions and with which rights." + exitHelp(0, 2),
