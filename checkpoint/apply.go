@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,6 +20,12 @@ type ApplyOptions struct {
 	AllowExecutable []string
 	// DryRun: find conflicts and report, change nothing.
 	DryRun bool
+	// Journal is a directory of the caller's (made when it is not there, never in
+	// dst) for the record by which the next Apply to the same dst undoes one that
+	// was killed. "": a killed Apply stays half done.
+	Journal string
+
+	crash func(name string) bool // for tests: stop dead before a durable step
 }
 
 // LeftOut is a change that Apply did not bring back.
@@ -37,6 +44,8 @@ type ApplyReport struct {
 	// Kept are directories that the result does not have and that could not be
 	// removed because they hold something else.
 	Kept []string `json:"kept,omitempty"`
+	// Recovered says that an earlier apply had been cut by a crash.
+	Recovered Recovered `json:"recovered,omitempty"`
 }
 
 // Conflict is a path that was changed on both sides.
@@ -87,6 +96,9 @@ func Apply(ctx context.Context, m, base *Manifest, st Store, dst string, o Apply
 		}
 		a := &applier{m: m, base: base, st: st, o: o, rep: &rep}
 		var err error
+		if a.dst, err = filepath.Abs(dst); err != nil {
+			return err
+		}
 		if a.allow, err = compile(o.AllowExecutable); err != nil {
 			return err
 		}
@@ -98,6 +110,15 @@ func Apply(ctx context.Context, m, base *Manifest, st Store, dst string, o Apply
 		}
 		defer unix.Close(a.root)
 		a.keys = &keys{root: a.root, never: true}
+		// The lock ends with the descriptor.
+		if err := unix.Flock(a.root, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+			return errors.New("another apply to it is at work")
+		} else if err != nil && !errors.Is(err, unix.ENOLCK) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("lock it: %w", err)
+		}
+		if rep.Recovered, err = a.recover(); err != nil {
+			return err
+		}
 		acts, err := a.plan(ctx)
 		if err != nil || o.DryRun || len(acts) == 0 {
 			return err
@@ -116,6 +137,7 @@ type applier struct {
 	o       ApplyOptions
 	allow   []pattern
 	out     func(path string, dir bool) bool
+	dst     string // absolute
 	root    int
 	keys    *keys
 	rep     *ApplyReport

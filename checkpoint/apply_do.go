@@ -17,32 +17,83 @@ type staging struct {
 	name string
 	dir  int
 	n    int
-	undo []func() error // newest last
-	keep bool           // it holds something of the user's that could not go back
 }
 
-// do carries out a plan: stage, then rename, then drop what was replaced.
+// errCrash is what a test's kill looks like from inside: everything stays as it is.
+var errCrash = errors.New("killed here by a test")
+
+// reach is called before each durable step, by its name; a test stops there.
+func (a *applier) reach(name string) error {
+	if a.o.crash != nil && a.o.crash(name) {
+		return errCrash
+	}
+	return nil
+}
+
+// do carries out a plan: stage, write the journal, rename, commit, drop what was
+// replaced. Until the journal is written nothing of the tree has changed; from the
+// commit on all of it has; a crash in between is undone by Recover.
 func (a *applier) do(ctx context.Context, acts []action) (err error) {
 	s := &staging{a: a, name: tempName()}
+	j := &journal{Dst: a.dst, Staging: s.name}
+	// Without changes yet: what a kill leaves of the staging directory is removed.
+	if err := j.write(a.o.Journal); err != nil {
+		return err
+	}
+	if err := a.reach("begin"); err != nil {
+		return err
+	}
 	if err := unix.Mkdirat(a.root, s.name, 0o700); err != nil {
-		return fmt.Errorf("make a staging directory: %w", err)
+		return errors.Join(fmt.Errorf("make a staging directory: %w", err), j.remove(a.o.Journal))
 	}
 	if s.dir, err = openBeneath(a.root, s.name, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
-		return errors.Join(err, unix.Unlinkat(a.root, s.name, unix.AT_REMOVEDIR))
+		return errors.Join(err, unix.Unlinkat(a.root, s.name, unix.AT_REMOVEDIR), j.remove(a.o.Journal))
 	}
-	defer func() {
-		unix.Close(s.dir)
-		if s.keep {
-			err = fmt.Errorf("%w; what was replaced is in %s in the tree", err, s.name)
-			return
+	defer unix.Close(s.dir)
+	err = s.carryOut(ctx, j, acts)
+	switch {
+	case errors.Is(err, errCrash):
+		return err
+	case err != nil:
+		a.rep.Written, a.rep.Deleted = nil, nil
+		if j.Done { // the commit failed half-way: it must not stand while this undoes
+			j.Done = false
+			err = errors.Join(err, j.write(a.o.Journal))
 		}
-		err = errors.Join(err, removeAll(a.root, s.name))
-	}()
+		if uerr := j.undo(a.root, s.dir); uerr != nil {
+			return fmt.Errorf("%w; %w", err, uerr) // the journal stays: apply again undoes the rest
+		}
+	}
+	if rerr := a.forget(s, j); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// forget removes the staging directory, and then the journal.
+func (a *applier) forget(s *staging, j *journal) error {
+	if err := a.reach("clean"); err != nil {
+		return err
+	}
+	if err := removeAll(a.root, s.name); err != nil {
+		return err
+	}
+	if err := a.reach("forget"); err != nil {
+		return err
+	}
+	return j.remove(a.o.Journal)
+}
+
+func (s *staging) carryOut(ctx context.Context, j *journal, acts []action) error {
+	a := s.a
 	staged := map[string]string{}
 	rd := &reader{keys: a.keys}
 	for _, x := range acts {
 		if x.want == nil || x.want.Kind == KindDir {
 			continue
+		}
+		if err := a.reach("stage"); err != nil {
+			return err
 		}
 		name := s.next()
 		if err := s.stage(ctx, rd, name, x); err != nil {
@@ -50,16 +101,39 @@ func (a *applier) do(ctx context.Context, acts []action) (err error) {
 		}
 		staged[x.path] = name
 	}
-	if err := s.swap(ctx, acts, staged); err != nil {
-		for _, undo := range slices.Backward(s.undo) {
-			if uerr := undo(); uerr != nil {
-				s.keep, err = true, errors.Join(err, fmt.Errorf("put back: %w", uerr))
-			}
-		}
-		a.rep.Written, a.rep.Deleted = nil, nil
+	ops, err := s.ops(acts, staged)
+	if err != nil {
 		return err
 	}
-	return nil
+	if err := unix.Fsync(s.dir); err != nil {
+		return fmt.Errorf("sync the staging directory: %w", err)
+	}
+	if err := a.reach("journal"); err != nil {
+		return err
+	}
+	j.Ops = ops
+	if err := j.write(a.o.Journal); err != nil {
+		return err
+	}
+	for _, o := range ops {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := a.reach(o.Op); err != nil {
+			return err
+		}
+		if err := s.perform(o); err != nil {
+			return fmt.Errorf("%s %q: %w", verbs[o.Op], o.Path, err)
+		}
+	}
+	if err := s.sync(ops); err != nil {
+		return err
+	}
+	if err := a.reach("commit"); err != nil {
+		return err
+	}
+	j.Done = true
+	return j.write(a.o.Journal)
 }
 
 func (s *staging) next() string { s.n++; return strconv.Itoa(s.n) }
@@ -78,7 +152,7 @@ func (s *staging) stage(ctx context.Context, rd *reader, name string, x action) 
 	if err := fill(ctx, s.a.st, rd, fd, x.want); err != nil {
 		return err
 	}
-	if err := s.own(fd, x); err != nil {
+	if err := s.own(fd, x.have); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, x.want.Mode&0o777); err != nil {
@@ -89,11 +163,10 @@ func (s *staging) stage(ctx context.Context, rd *reader, name string, x action) 
 
 // own gives a new file the owner of what it replaces, or of the root of the tree:
 // a run as root must not leave the user's files to root.
-func (s *staging) own(fd int, x action) error {
+func (s *staging) own(fd int, st stat) error {
 	if unix.Geteuid() != 0 {
 		return nil
 	}
-	st := x.have
 	if st.mode == 0 {
 		var err error
 		if st, err = statFd(s.a.root); err != nil {
@@ -103,47 +176,106 @@ func (s *staging) own(fd int, x action) error {
 	return unix.Fchownat(fd, "", int(st.uid), int(st.gid), unix.AT_EMPTY_PATH)
 }
 
-// swap makes all changes by renames: deletions from the deepest up, then what is
-// new from the top down.
-func (s *staging) swap(ctx context.Context, acts []action, staged map[string]string) error {
+// ops turns the plan into single renames: deletions from the deepest up, then what
+// is new from the top down, and modes of directories last, because one may take
+// the right to write away.
+func (s *staging) ops(acts []action, staged map[string]string) ([]*op, error) {
+	var out []*op
 	for _, x := range slices.Backward(acts) {
 		if x.have.mode == 0 || x.want != nil && (x.want.Kind == KindDir) == (x.have.kind() == KindDir) {
 			continue // nothing there, or replaced in place below
 		}
-		if err := context.Cause(ctx); err != nil {
-			return err
+		o := &op{Op: opMove, Path: rawPath(x.path), Mode: x.have.mode & 0o7777, have: x.have, Optional: x.want == nil}
+		if x.have.kind() == KindDir {
+			o.Op, o.UID, o.GID = opRmdir, int(x.have.uid), int(x.have.gid)
+		} else {
+			o.Old = s.next()
 		}
-		if err := s.remove(x); err != nil {
-			return fmt.Errorf("delete %q: %w", x.path, err)
-		}
+		out = append(out, o)
 	}
 	for _, x := range acts {
-		if x.want == nil {
-			continue
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		if err := s.write(x, staged[x.path]); err != nil {
-			return fmt.Errorf("write %q: %w", x.path, err)
+		switch {
+		case x.want == nil:
+		case x.want.Kind == KindDir:
+			if x.have.mode == 0 || x.have.kind() != KindDir {
+				out = append(out, &op{Op: opMkdir, Path: rawPath(x.path)})
+			}
+		default:
+			o := &op{Op: opPut, Path: rawPath(x.path), Staged: staged[x.path]}
+			st, err := statAt(s.dir, o.Staged, 0)
+			if err != nil {
+				return nil, err
+			}
+			o.New = st.ino
+			if x.have.mode != 0 && x.have.kind() != KindDir {
+				o.have, o.Was, o.Old = x.have, x.have.ino, s.next()
+			}
+			out = append(out, o)
 		}
 	}
-	// Modes of directories last: one may take the right to write away.
 	for _, x := range slices.Backward(acts) {
 		if x.want == nil || x.want.Kind != KindDir {
 			continue
 		}
-		if err := s.chmod(x, x.want.Mode&0o777); err != nil {
-			return fmt.Errorf("set the mode of %q: %w", x.path, err)
+		o := &op{Op: opChmod, Path: rawPath(x.path), Want: x.want.Mode & 0o777}
+		if x.have.mode != 0 && x.have.kind() == KindDir {
+			o.Mode, o.have, o.Old = x.have.mode&0o7777, x.have, "there"
 		}
+		out = append(out, o)
 	}
-	return nil
+	return out, nil
 }
 
-// at opens the directory of a path and checks that the path is still what the plan
-// saw: somebody may edit the tree at the same time.
-func (s *staging) at(x action) (dir int, name string, err error) {
-	d, name := split(x.path)
+// perform does one step. It checks that the path is still what the plan saw:
+// somebody may edit the tree at the same time.
+func (s *staging) perform(o *op) error {
+	if o.Op == opChmod {
+		return chmodBeneath(s.a.root, string(o.Path), o.Want)
+	}
+	dir, name, err := s.at(o)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	switch o.Op {
+	case opMove:
+		return unix.Renameat(dir, name, s.dir, o.Old)
+	case opRmdir:
+		err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+		if errors.Is(err, unix.ENOTEMPTY) && o.Optional {
+			// It holds what the run never saw (excluded files, or new ones).
+			path := string(o.Path)
+			s.a.rep.Deleted = slices.DeleteFunc(s.a.rep.Deleted, func(p string) bool { return p == path })
+			s.a.rep.Kept = append(s.a.rep.Kept, path)
+			return nil
+		}
+		return err
+	case opMkdir:
+		if err := unix.Mkdirat(dir, name, 0o700); err != nil {
+			return err
+		}
+		fd, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return s.own(fd, stat{})
+	}
+	if o.Old != "" {
+		// The old one is linked away first, so that the name never is missing.
+		if err := unix.Linkat(dir, name, s.dir, o.Old, 0); err != nil {
+			return err
+		}
+		if err := s.a.reach("replace"); err != nil {
+			return err
+		}
+	}
+	return unix.Renameat(s.dir, o.Staged, dir, name)
+}
+
+// at opens the directory of a path and compares the path with what the plan saw.
+func (s *staging) at(o *op) (dir int, name string, err error) {
+	d, name := split(string(o.Path))
 	if dir, err = openBeneath(s.a.root, d, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
 		return -1, "", err
 	}
@@ -151,17 +283,21 @@ func (s *staging) at(x action) (dir int, name string, err error) {
 	if errors.Is(err, unix.ENOENT) {
 		now, err = stat{}, nil
 	}
-	if err == nil && x.have.mode != 0 && x.have.kind() == KindDir {
+	switch have := o.have; {
+	case err != nil:
+	case have.mode != 0 && have.kind() == KindDir:
 		// Its own changes move a directory's size and times.
-		if now.ino != x.have.ino || now.dev != x.have.dev {
+		if now.ino != have.ino || now.dev != have.dev {
 			err = errChangedNow
 		}
-	} else if err == nil && x.have.nlink > 1 {
-		// Replacing another name of it moved the ctime.
-		now.ctime, now.nlink = x.have.ctime, x.have.nlink
-	}
-	if err == nil && x.have.kind() != KindDir && now != x.have {
-		err = errChangedNow
+	default:
+		if have.nlink > 1 {
+			// Replacing another name of it moved the ctime.
+			now.ctime, now.nlink = have.ctime, have.nlink
+		}
+		if now != have {
+			err = errChangedNow
+		}
 	}
 	if err != nil {
 		unix.Close(dir)
@@ -172,143 +308,46 @@ func (s *staging) at(x action) (dir int, name string, err error) {
 
 var errChangedNow = errors.New("it was changed in the tree while apply was at work: all is put back, try again")
 
-func (s *staging) remove(x action) error {
-	dir, name, err := s.at(x)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if x.have.kind() != KindDir {
-		return s.moveAway(dir, name, x.path)
-	}
-	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-	if errors.Is(err, unix.ENOTEMPTY) && x.want == nil {
-		// It holds what the run never saw (excluded files, or new ones).
-		s.a.rep.Deleted = slices.DeleteFunc(s.a.rep.Deleted, func(p string) bool { return p == x.path })
-		s.a.rep.Kept = append(s.a.rep.Kept, x.path)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	s.undo = append(s.undo, func() error { return s.mkdir(x.path, x.have.mode&0o7777, x) })
-	return nil
-}
-
-// moveAway renames a name into the staging directory, where it can come back from.
-func (s *staging) moveAway(dir int, name, path string) error {
-	to := s.next()
-	if err := unix.Renameat(dir, name, s.dir, to); err != nil {
-		return err
-	}
-	s.undo = append(s.undo, func() error { return s.put(to, path) })
-	return nil
-}
-
-// put renames something out of the staging directory.
-func (s *staging) put(from, path string) error {
-	d, name := split(path)
-	dir, err := openBeneath(s.a.root, d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	return unix.Renameat(s.dir, from, dir, name)
-}
-
-func (s *staging) mkdir(path string, mode uint32, x action) error {
-	d, name := split(path)
-	dir, err := openBeneath(s.a.root, d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
-		return err
-	}
-	fd, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return errors.Join(s.own(fd, x), unix.Fchmod(fd, mode))
-}
-
-// write puts one new state in place.
-func (s *staging) write(x action, staged string) error {
-	dirNow := x.have.mode != 0 && x.have.kind() == KindDir
-	if x.want.Kind == KindDir {
-		if dirNow {
-			return nil
+// sync makes the renames durable before the journal says that they are done.
+func (s *staging) sync(ops []*op) error {
+	done := map[string]bool{}
+	for _, o := range ops {
+		d := parent(string(o.Path))
+		if done[d] {
+			continue
 		}
-		x.have = stat{}
-		if err := s.mkdir(x.path, 0o700, x); err != nil {
-			return err
+		done[d] = true
+		fd, err := openBeneath(s.a.root, d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue // it was deleted or replaced, which its own directory says
 		}
-		s.undo = append(s.undo, func() error { return unlinkBeneath(s.a.root, x.path, unix.AT_REMOVEDIR) })
-		return nil
-	}
-	if dirNow { // it was removed above
-		x.have = stat{}
-	}
-	dir, name, err := s.at(x)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if x.have.mode != 0 {
-		// The old one is linked away first, so that the name never is missing.
-		old := s.next()
-		if err := unix.Linkat(dir, name, s.dir, old, 0); err != nil {
-			return err
-		}
-		s.undo = append(s.undo, func() error { return s.put(old, x.path) })
-	} else {
-		s.undo = append(s.undo, func() error { return unlinkBeneath(s.a.root, x.path, 0) })
-	}
-	if err := unix.Renameat(s.dir, staged, dir, name); err != nil {
-		s.undo = s.undo[:len(s.undo)-1]
-		return err
-	}
-	return nil
-}
-
-func (s *staging) chmod(x action, mode uint32) error {
-	fd, err := openBeneath(s.a.root, x.path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if x.have.mode == 0 || x.have.kind() != KindDir {
-		return unix.Fchmod(fd, mode) // made just now: nothing to undo
-	}
-	if err := unix.Fchmod(fd, mode); err != nil {
-		return err
-	}
-	s.undo = append(s.undo, func() error {
-		fd, err := openBeneath(s.a.root, x.path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
-			return err
+			return fmt.Errorf("sync %q: %w", d, err)
 		}
-		defer unix.Close(fd)
-		return unix.Fchmod(fd, x.have.mode&0o7777)
-	})
+		err = unix.Fsync(fd)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("sync %q: %w", d, err)
+		}
+	}
 	return nil
 }
 
-func unlinkBeneath(root int, path string, flags int) error {
-	d, name := split(path)
-	dir, err := openBeneath(root, d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func chmodBeneath(root int, path string, mode uint32) error {
+	fd, err := openBeneath(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
-	return unix.Unlinkat(dir, name, flags)
+	defer unix.Close(fd)
+	return unix.Fchmod(fd, mode)
 }
 
-// removeAll removes the staging directory, which is flat.
+// removeAll removes a staging directory, which is flat. One that is gone is well.
 func removeAll(root int, name string) error {
 	fd, err := openBeneath(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

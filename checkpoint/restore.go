@@ -319,4 +319,6 @@ func (r *restore) finishDir(e *Entry) error {
 
 // tempName is a name that no tree has. What a crash leaves of it is extra to the
 // next Restore, which deletes it.
-func tempName() string { return ".flow-tmp-" + rand.Text() }
+func tempName() string { return tempPrefix + rand.Text() }
+
+const tempPrefix = ".flow-tmp-"

@@ -55,7 +55,12 @@ func (a *app) root() *cobra.Command {
 
 // commands is the table of commands, in the order of the help.
 var commands = []func(*app) *cobra.Command{
-	cmdRun, cmdResume, cmdValidate, cmdPlan, cmdRuns, cmdShow, cmdLogs, cmdDiff, cmdDoctor, cmdSchema, cmdVersion,
+	cmdRun, cmdResume, cmdValidate, cmdPlan,
+	cmdRuns, cmdShow, cmdLogs,
+	cmdDiff, cmdApply, cmdExport,
+	cmdDoctor,
+	cmdSchema,
+	cmdVersion,
 }
 
 // noCommand gives a misspelt command the exit code of a wrong call.

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
-	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
@@ -69,7 +67,7 @@ func (s *session) drive(ctx context.Context) error {
 		return s.redact.Error(err)
 	}
 	cause := s.run.Cause
-	if err := s.apply(ctx, host, status); err != nil {
+	if err := s.applyAfterRun(ctx, status); err != nil {
 		rep.Close()
 		return err
 	}
@@ -82,27 +80,6 @@ func (s *session) drive(ctx context.Context) error {
 		return nil
 	}
 	return printed{&runError{run: s.run.ID, status: status, class: s.run.Class, cause: cause}}
-}
-
-// apply brings the result back where the file or the call asks for it.
-func (s *session) apply(ctx context.Context, host *steps.Host, status engine.RunStatus) error {
-	w := s.plan.Workflow
-	word := first(s.options.Apply, w.Workspace.Apply)
-	if w.Workspace.From == "" || word == "" || word == "never" || word == "on_success" && status != engine.RunSucceeded {
-		return nil
-	}
-	rep, err := host.Apply(ctx, filepath.Join(s.project, w.Workspace.From))
-	var conflict *checkpoint.ConflictError
-	if errors.As(err, &conflict) {
-		return hinted{err, "nothing was changed; resolve them, or look at the result with `flow show`"}
-	}
-	if err != nil {
-		return fmt.Errorf("apply the result: %w", err)
-	}
-	for _, l := range rep.LeftOut {
-		fmt.Fprintf(s.a.err, "flow: not applied: %s: %s\n", l.Path, l.Reason)
-	}
-	return nil
 }
 
 func (s *session) reporter() (report.Reporter, error) {

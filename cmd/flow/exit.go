@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
@@ -89,6 +90,7 @@ func codeOf(err error) int {
 		notOK *unhealthyError
 		res   *engine.NotResumableError
 		amb   *state.AmbiguousError
+		both  *checkpoint.ConflictError
 	)
 	switch {
 	case err == nil:
@@ -97,6 +99,8 @@ func codeOf(err error) int {
 		return runCode(run.status, run.class, run.cause)
 	case errors.As(err, &use), errors.As(err, &diags), errors.As(err, &busy), errors.As(err, &res):
 		return codeInvalid
+	case errors.As(err, &both):
+		return codeFailed
 	case errors.As(err, &notOK):
 		return codeInfrastructure
 	case errors.As(err, &se):
