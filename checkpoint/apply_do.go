@@ -206,9 +206,9 @@ func (s *staging) ops(acts []action, staged map[string]string) ([]*op, error) {
 			if err != nil {
 				return nil, err
 			}
-			o.New = st.ino
+			o.New = seenOf(st)
 			if x.have.mode != 0 && x.have.kind() != KindDir {
-				o.have, o.Was, o.Old = x.have, x.have.ino, s.next()
+				o.have, o.Was, o.Old = x.have, seenOf(x.have), s.next()
 			}
 			out = append(out, o)
 		}

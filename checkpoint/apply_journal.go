@@ -35,8 +35,8 @@ type op struct {
 	Path   rawPath `json:"path"`
 	Staged string  `json:"staged,omitempty"` // the new one's name in the staging directory
 	Old    string  `json:"old,omitempty"`    // the old one's, "" when there was nothing
-	New    uint64  `json:"new,omitempty"`    // inode of the new one
-	Was    uint64  `json:"was,omitempty"`    // inode of the old one
+	New    *seen   `json:"new,omitempty"`    // the new one
+	Was    *seen   `json:"was,omitempty"`    // the old one
 	Mode   uint32  `json:"mode,omitempty"`   // of the old directory
 	Want   uint32  `json:"want,omitempty"`   // of the new one
 	UID    int     `json:"uid,omitempty"`    // of the old directory
@@ -45,6 +45,18 @@ type op struct {
 	Optional bool `json:"-"` // a directory that is not empty may stay
 	have     stat // what the plan saw
 }
+
+// seen tells one file from another and from a later state of itself: an inode's
+// number alone is given again to the next file as soon as it is free.
+type seen struct {
+	Ino   uint64 `json:"ino"`
+	Size  int64  `json:"size"`
+	Mtime int64  `json:"mtime"`
+}
+
+func seenOf(s stat) *seen { return &seen{s.ino, s.size, s.mtime} }
+
+func (s *seen) is(now stat) bool { return s != nil && *s == *seenOf(now) }
 
 // journal says what an apply is about to do to a tree, so that a crash in the
 // middle can be undone. It lies in a directory of the caller's, never in the tree:
@@ -253,10 +265,10 @@ func (o *op) moveBack(dir int, name string, staging int, absent bool) error {
 	return unix.Renameat(staging, o.Old, dir, name)
 }
 
-// takeBack undoes a put. A new inode in place is ours by its number.
+// takeBack undoes a put.
 func (o *op) takeBack(dir int, name string, staging int, now stat, absent bool) error {
 	if o.Old == "" {
-		if absent || now.ino != o.New {
+		if absent || !o.New.is(now) {
 			return nil
 		}
 		return unix.Unlinkat(dir, name, 0)
@@ -265,9 +277,9 @@ func (o *op) takeBack(dir int, name string, staging int, now stat, absent bool) 
 		return nil // it had not begun
 	}
 	switch {
-	case absent, now.ino == o.New:
+	case absent, o.New.is(now):
 		return unix.Renameat(staging, o.Old, dir, name)
-	case now.ino == o.Was:
+	case o.Was.is(now):
 		return unix.Unlinkat(staging, o.Old, 0)
 	}
 	return errChangedSince
