@@ -36,6 +36,9 @@ type Request struct {
 	// Cassette folder for provider replay.
 	Cassette string
 	Sandbox  sandbox.Sandbox
+	// StateDir is a folder inside the sandbox, covered by its checkpoints, for what
+	// a provider keeps there; "" for the home.
+	StateDir string
 	// Env is the environment of the tools' processes.
 	Env []string
 	// Out receives a readable rendering of the conversation as it goes (the

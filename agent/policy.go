@@ -202,6 +202,9 @@ func (p *Policy) Scoped(tool string) bool {
 	return !p.wholly(p.allowed, tool) || p.scoped(p.denied, fileDenials[tool]...)
 }
 
+// Hides says whether disallow rules keep some files from the tool.
+func (p *Policy) Hides(tool string) bool { return p.scoped(p.denied, fileDenials[tool]...) }
+
 // JudgePath judges a file tool's path; it returns the reason of a denial, or "".
 func (p *Policy) JudgePath(tool, name string) string {
 	if strings.ContainsRune(name, 0) {

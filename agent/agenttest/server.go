@@ -50,10 +50,23 @@ type Request struct {
 		} `json:"system"`
 		Tools    []struct{ Name string } `json:"tools"`
 		Messages []struct {
-			Role    string                       `json:"role"`
-			Content []map[string]json.RawMessage `json:"content"`
+			Role    string `json:"role"`
+			Content Blocks `json:"content"`
 		} `json:"messages"`
 	}
+}
+
+// Blocks of a message's content; a plain string, which the API takes as well, is one
+// text block.
+type Blocks []map[string]json.RawMessage
+
+// UnmarshalJSON takes a list of blocks or a string.
+func (b *Blocks) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && raw[0] == '"' {
+		*b = Blocks{{"type": json.RawMessage(`"text"`), "text": json.RawMessage(raw)}}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]map[string]json.RawMessage)(b))
 }
 
 // Server is a scripted Messages API. Each request takes the next turn; one too many

@@ -60,17 +60,32 @@ func converse(t *testing.T, h Harness, turns []Turn, change func(*agent.Request)
 }
 
 // Run is the conformance suite of providers.
-func Run(t *testing.T, h Harness) {
-	t.Run("conversation", func(t *testing.T) { t.Parallel(); testConversation(t, h) })
-	t.Run("denied", func(t *testing.T) { t.Parallel(); testDenied(t, h) })
-	t.Run("not offered", func(t *testing.T) { t.Parallel(); testNotOffered(t, h) })
-	t.Run("on_denied fail", func(t *testing.T) { t.Parallel(); testOnDenied(t, h) })
-	t.Run("max_turns", func(t *testing.T) { t.Parallel(); testMaxTurns(t, h) })
-	t.Run("stop reasons", func(t *testing.T) { t.Parallel(); testStopReasons(t, h) })
-	t.Run("turn refused", func(t *testing.T) { t.Parallel(); testTurnRefused(t, h) })
-	t.Run("cancelled", func(t *testing.T) { t.Parallel(); testCancelled(t, h) })
-	t.Run("check", func(t *testing.T) { t.Parallel(); testCheck(t, h) })
-	t.Run("many calls", func(t *testing.T) { t.Parallel(); testManyCalls(t, h) })
+func Run(t *testing.T, h Harness) { RunExcept(t, h, nil) }
+
+// RunExcept leaves out what except names, with the reason why it has no meaning for
+// the provider.
+func RunExcept(t *testing.T, h Harness, except map[string]string) {
+	run := func(name string, test func(*testing.T, Harness)) {
+		t.Run(name, func(t *testing.T) {
+			if why := except[name]; why != "" {
+				t.Skip(why)
+			}
+			t.Parallel()
+			test(t, h)
+		})
+	}
+	run("conversation", testConversation)
+	run("denied", testDenied)
+	run("not offered", testNotOffered)
+	run("on_denied fail", testOnDenied)
+	run("max_turns", testMaxTurns)
+	run("stop reasons", testStopReasons)
+	run("cut off", testCutOff)
+	run("pause", testPause)
+	run("turn refused", testTurnRefused)
+	run("cancelled", testCancelled)
+	run("check", testCheck)
+	run("many calls", testManyCalls)
 }
 
 func testConversation(t *testing.T, h Harness) {
@@ -161,17 +176,29 @@ func testMaxTurns(t *testing.T, h Harness) {
 }
 
 func testStopReasons(t *testing.T, h Harness) {
-	for reason, want := range map[string]agent.Class{
-		"end_turn": "", "stop_sequence": "", "max_tokens": agent.ClassFailed, "refusal": agent.ClassFailed, "model_context_window_exceeded": agent.ClassFailed,
-	} {
-		o := converse(t, h, []Turn{{Text: "words", StopReason: reason, Input: 1}}, nil)
-		if (o.err == nil) != (want == "") || o.err != nil && o.err.Class != want {
-			t.Errorf("%s: got %v, want class %q", reason, o.err, want)
-		}
-		if o.res.StopReason != reason || o.res.Usage.InputTokens != 1 || len(o.turns) != 1 {
-			t.Errorf("%s: result %+v, %d turns", reason, o.res, len(o.turns))
-		}
+	for reason, want := range map[string]agent.Class{"end_turn": "", "stop_sequence": "", "refusal": agent.ClassFailed} {
+		stopsFor(t, h, reason, want)
 	}
+}
+
+func testCutOff(t *testing.T, h Harness) {
+	for _, reason := range []string{"max_tokens", "model_context_window_exceeded"} {
+		stopsFor(t, h, reason, agent.ClassFailed)
+	}
+}
+
+func stopsFor(t *testing.T, h Harness, reason string, want agent.Class) {
+	t.Helper()
+	o := converse(t, h, []Turn{{Text: "words", StopReason: reason, Input: 1}}, nil)
+	if (o.err == nil) != (want == "") || o.err != nil && o.err.Class != want {
+		t.Errorf("%s: got %v, want class %q", reason, o.err, want)
+	}
+	if o.res.StopReason != reason || o.res.Usage.InputTokens != 1 || len(o.turns) != 1 {
+		t.Errorf("%s: result %+v, %d turns", reason, o.res, len(o.turns))
+	}
+}
+
+func testPause(t *testing.T, h Harness) {
 	o := converse(t, h, []Turn{{Text: "one moment", StopReason: "pause_turn"}, done}, nil)
 	if o.err != nil || o.res.Usage.Turns != 2 || o.res.Text != "All done." {
 		t.Errorf("pause_turn: %+v, %v", o.res, o.err)

@@ -49,16 +49,43 @@ func (m *model) classify(ctx context.Context, err error) *agent.Error {
 			Hint: "check the network and ANTHROPIC_BASE_URL; flow resume goes on"}
 	}
 	kind, message := details(api)
-	class, known := statuses[api.StatusCode]
-	if api.StatusCode < 300 { // an error event in the middle of a stream
+	var h http.Header
+	if api.Response != nil {
+		h = api.Response.Header
+	}
+	return answered(m.host, api.StatusCode, kind, message, api.RequestID, h)
+}
+
+// HTTPError is the class and text of an answer that the API gave instead of a
+// message; body is its JSON. A status below 300 is an error event within a stream.
+func HTTPError(status int, h http.Header, body []byte) *agent.Error {
+	var b struct {
+		Error     struct{ Type, Message string }
+		RequestID string `json:"request_id"`
+	}
+	_ = json.Unmarshal(body, &b) // what is not there is not said
+	id := b.RequestID
+	if id == "" {
+		id = h.Get("request-id")
+	}
+	return answered("", status, b.Error.Type, b.Error.Message, id, h)
+}
+
+func answered(host string, status int, kind, message, requestID string, h http.Header) *agent.Error {
+	class, known := statuses[status]
+	if status < 300 { // an error event in the middle of a stream
 		class, known = errorTypes[kind]
 	}
 	if !known {
 		class = agent.ClassInfrastructure
 	}
-	out := &agent.Error{Class: class, Hint: hints[kind], Err: fmt.Errorf("ask the model at %s: %s", m.host, describe(api, kind, message))}
-	if class == agent.ClassRateLimit && api.Response != nil {
-		out.RetryAfter = retryAfter(api.Response.Header, time.Now())
+	at := "ask the model"
+	if host != "" {
+		at += " at " + host
+	}
+	out := &agent.Error{Class: class, Hint: hints[kind], Err: fmt.Errorf("%s: %s", at, describe(status, kind, message, requestID))}
+	if class == agent.ClassRateLimit {
+		out.RetryAfter = retryAfter(h, time.Now())
 	}
 	return out
 }
@@ -73,11 +100,11 @@ func details(api *sdk.Error) (kind, message string) {
 	return string(api.Type()), ""
 }
 
-func describe(api *sdk.Error, kind, message string) string {
+func describe(status int, kind, message, requestID string) string {
 	text := "it broke off with an error"
-	if api.StatusCode >= 300 {
-		text = fmt.Sprintf("HTTP %d", api.StatusCode)
-		if name := http.StatusText(api.StatusCode); name != "" {
+	if status >= 300 {
+		text = fmt.Sprintf("HTTP %d", status)
+		if name := http.StatusText(status); name != "" {
 			text += " " + name
 		}
 	}
@@ -90,8 +117,8 @@ func describe(api *sdk.Error, kind, message string) string {
 	if message != "" {
 		text += ": " + message
 	}
-	if api.RequestID != "" {
-		text += " (request " + api.RequestID + ")"
+	if requestID != "" {
+		text += " (request " + requestID + ")"
 	}
 	return text
 }

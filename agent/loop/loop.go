@@ -100,7 +100,7 @@ func (c *conversation) turn(ctx context.Context, index int) (done bool, err erro
 		}
 		return false, nil
 	}
-	return false, stopError(stop)
+	return false, StopError(stop)
 }
 
 // stopOf: an answer may call tools and still say end_turn (gateways).
@@ -246,8 +246,13 @@ func (c *conversation) record(index int, m Message, results []json.RawMessage) e
 	return nil
 }
 
-func stopError(reason string) error {
+// StopError is why an answer that stopped for the reason is no success, nil where it is.
+func StopError(reason string) error {
 	switch reason {
+	case StopEndTurn, StopSequence:
+		return nil
+	case StopPause:
+		return failed(errors.New("the model paused and was not asked to go on"), "")
 	case StopMaxTokens:
 		return failed(errors.New("the model's answer was cut off: max_tokens was reached"), "give the step a smaller task")
 	case StopRefusal:

@@ -1,0 +1,133 @@
+package claudecode
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/sandbox"
+)
+
+// command is how the CLI is started.
+type command struct {
+	argv, env []string
+	token     string
+	session   string
+}
+
+// keyDescriptor is the descriptor from which the CLI reads its token once.
+const keyDescriptor = 9
+
+// launch reads the token from stdin and puts it into a pipe that the CLI inherits. A
+// process of the same user can read another's environment and arguments, not what
+// was in a pipe. The here-document is below PIPE_BUF: dash and bash (5.1 and newer)
+// make a pipe of it, not a file.
+var launch = fmt.Sprintf("IFS= read -r token && exec \"$@\" %d<<END\n$token\nEND\n", keyDescriptor)
+
+func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token string) command {
+	session := sessionID(r)
+	path := InsidePath
+	if r.Sandbox.Info().Tier == sandbox.TierNone {
+		path = p.o.Path
+	}
+	argv := []string{"/bin/sh", "-c", launch, "sh", path,
+		"--output-format", "stream-json", "--verbose", "--input-format", "stream-json",
+		"--permission-prompt-tool", "stdio", "--permission-mode", "default",
+		"--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands",
+		"--tools", strings.Join(policy.Offered(), ","), "--session-id", session}
+	if r.Model != "" {
+		argv = append(argv, "--model", r.Model)
+	}
+	if r.System != "" {
+		argv = append(argv, "--system-prompt", r.System)
+	}
+	if r.AppendSystem != "" {
+		argv = append(argv, "--append-system-prompt", r.AppendSystem)
+	}
+	if r.MaxTurns > 0 {
+		argv = append(argv, "--max-turns", strconv.Itoa(r.MaxTurns))
+	}
+	return command{argv: argv, env: environment(r, url), token: token, session: session}
+}
+
+// settings of the CLI, by environment. Retries are the engine's: it knows the class
+// of an error and what a step may cost. What talks to other hosts, remembers between
+// sessions or reads instructions from files is off.
+var settings = []string{
+	"CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR=" + strconv.Itoa(keyDescriptor),
+	"CLAUDE_CODE_MAX_RETRIES=0",
+	"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+	"CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=1", // a broken stream would be asked, and paid, again
+	"CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK=1",
+	"CLAUDE_CODE_DISABLE_REFUSAL_RETRY=1",
+	"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1", // a turn's processes end with it
+	"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
+	"CLAUDE_CODE_DISABLE_CLAUDE_MDS=1",
+	"CLAUDE_CODE_DISABLE_BUNDLED_SKILLS=1",
+	"CLAUDE_CODE_DISABLE_FILE_CHECKPOINTING=1",
+	"CLAUDE_CODE_DISABLE_TERMINAL_TITLE=1",
+	"CLAUDE_CODE_ENTRYPOINT=sdk-go",
+	"DISABLE_AUTOUPDATER=1",
+}
+
+// environment of the CLI and of its tools. A step's environment must not steer the
+// CLI: another base URL, a module that Bun loads before it.
+func environment(r agent.Request, url string) []string {
+	base := r.Env
+	if base == nil {
+		base = r.Sandbox.BaseEnv()
+	}
+	var env []string
+	home := ""
+	for _, kv := range base {
+		name, value, _ := strings.Cut(kv, "=")
+		if name == "HOME" {
+			home = value
+		}
+		if steers(name) {
+			continue
+		}
+		env = append(env, kv)
+	}
+	dir := r.StateDir
+	if dir == "" {
+		dir = home
+	}
+	env = append(env, "ANTHROPIC_BASE_URL="+url, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost",
+		"CLAUDE_CONFIG_DIR="+dir+"/claude-"+fileName(r.StepID)+"-"+strconv.Itoa(r.Attempt))
+	return append(env, settings...)
+}
+
+func steers(name string) bool {
+	up := strings.ToUpper(name)
+	for _, prefix := range []string{"ANTHROPIC_", "CLAUDE", "BUN_", "API_TIMEOUT", "DISABLE_", "NO_PROXY", "IS_SANDBOX", "OTEL_"} {
+		if strings.HasPrefix(up, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// fileName makes a step's id into the name of a folder.
+func fileName(id string) string {
+	if plainName.MatchString(id) {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
+}
+
+// sessionID names the conversation: the same for the same attempt, so that a resume
+// finds it, in the form of a UUID, which the CLI wants.
+func sessionID(r agent.Request) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "flow session\x00%s\x00%s\x00%d", r.RunID, r.StepID, r.Attempt))
+	b := sum[:16]
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80 // version 8: a scheme of our own
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

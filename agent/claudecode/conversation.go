@@ -1,0 +1,255 @@
+package claudecode
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/screen"
+	"flowrun.dev/flow/agent/tools"
+	"flowrun.dev/flow/sandbox"
+)
+
+// conversation is the state of one Converse. The events of the CLI come on one
+// goroutine, the requests to the API on others.
+type conversation struct {
+	r       agent.Request
+	policy  *agent.Policy
+	offered []string
+	set     *tools.Set
+	screen  *screen.Screen
+	stop    context.CancelCauseFunc
+	p       *process
+
+	// Of the goroutine that reads events.
+	version string
+	refused map[string]bool // tool_use ids of denied calls
+
+	mu      sync.Mutex
+	res     agent.Result
+	turn    *turn // answered, its results not yet known
+	index   int   // of the next turn
+	results map[string]json.RawMessage
+	denied  error        // the first denial, for on_denied: fail
+	fatal   error        // why we ended the CLI
+	api     *agent.Error // the last request's failure
+	last    *resultEvent
+}
+
+func newConversation(r agent.Request, policy *agent.Policy, stop context.CancelCauseFunc) *conversation {
+	c := &conversation{
+		r: r, policy: policy, offered: policy.Offered(), set: tools.New(r.Sandbox, r.Env, policy), screen: screen.New(r.Out), stop: stop,
+		refused: map[string]bool{}, results: map[string]json.RawMessage{},
+	}
+	c.res.Model = r.Model
+	return c
+}
+
+// hold runs the CLI to its end.
+func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, error) {
+	c.screen.Prompt(c.r.Prompt)
+	p, err := start(ctx, c.r.Sandbox, cmd)
+	if err != nil {
+		c.stop(err)
+		if p != nil {
+			_, _ = p.wait()
+		}
+		return c.res, failure(err)
+	}
+	c.p = p
+	if err := c.listen(ctx); err != nil {
+		c.fail(err)
+	}
+	exit, err := p.wait()
+	return c.ended(ctx, exit, err)
+}
+
+// fail ends the CLI; the first reason is the conversation's.
+func (c *conversation) fail(err error) {
+	c.mu.Lock()
+	if c.fatal == nil {
+		c.fatal = err
+	}
+	c.mu.Unlock()
+	c.stop(err)
+}
+
+func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error) (agent.Result, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeTurn()
+	switch {
+	case c.fatal != nil:
+		return c.res, failure(c.fatal)
+	case ctx.Err() != nil:
+		return c.res, failure(fmt.Errorf("the conversation was stopped in turn %d: %w", c.index+1, context.Cause(ctx)))
+	case err != nil:
+		return c.res, failure(err)
+	}
+	if c.last != nil {
+		c.res.Usage.CostUSD = c.last.TotalCostUSD
+	}
+	c.res.Usage.CostUnknown = c.last == nil
+	end := ending{exit: exit, result: c.last, stderr: c.p.stderr.String(), api: c.api, stop: c.res.StopReason, maxTurns: c.r.MaxTurns}
+	if ae := end.failure(); ae != nil {
+		return c.res, ae
+	}
+	return c.res, nil
+}
+
+// closeTurn records the last turn, which no request follows, when it is complete.
+func (c *conversation) closeTurn() {
+	if c.turn == nil || c.fatal != nil {
+		return
+	}
+	var results []json.RawMessage
+	for _, id := range c.turn.calls {
+		raw, ok := c.results[id]
+		if !ok {
+			return // cut off in the middle of its calls
+		}
+		results = append(results, raw)
+	}
+	c.fatal = c.record(results)
+}
+
+const initID = "init"
+
+// listen serves the CLI until its output ends. An error means that it must be ended.
+func (c *conversation) listen(ctx context.Context) error {
+	hook := map[string]any{"matcher": nil, "hookCallbackIds": []string{"gate"}, "timeout": 600, "onFailure": "block"}
+	err := c.p.send(map[string]any{"type": "control_request", "request_id": initID,
+		"request": map[string]any{"subtype": "initialize", "hooks": map[string]any{"PreToolUse": []any{hook}}}})
+	if err != nil {
+		return err
+	}
+	for {
+		line, err := c.p.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.event(ctx, line); err != nil {
+			return err
+		}
+	}
+}
+
+// event handles one line. What is unknown is skipped: newer CLIs say more.
+func (c *conversation) event(ctx context.Context, line []byte) error {
+	var h head
+	if json.Unmarshal(line, &h) != nil {
+		return nil // a warning of a runtime
+	}
+	switch h.Type {
+	case "control_response":
+		return c.initialized(line)
+	case "control_request":
+		return c.asked(ctx, line)
+	case "system":
+		if h.Subtype == "init" {
+			return c.began(line)
+		}
+	case "assistant":
+		return c.said(line)
+	case "user":
+		return c.returned(line)
+	case "result":
+		var r resultEvent
+		if err := json.Unmarshal(line, &r); err != nil {
+			return fmt.Errorf("read the CLI's result: %w", err)
+		}
+		c.mu.Lock()
+		c.last = &r
+		c.mu.Unlock()
+		c.p.finish()
+	}
+	return nil
+}
+
+// initialized asks the prompt once the CLI has confirmed the gate.
+func (c *conversation) initialized(line []byte) error {
+	var r controlResponse
+	if err := json.Unmarshal(line, &r); err != nil {
+		return fmt.Errorf("read the CLI's answer to initialize: %w", err)
+	}
+	if r.Response.RequestID != initID {
+		return nil
+	}
+	if r.Response.Subtype != "success" {
+		return invalid("", "initialize the CLI: %s", r.Response.Error)
+	}
+	if !r.Response.Response.HookOnFailure {
+		return invalid("update Claude Code to 2.1.330 or newer (flow doctor shows the version)",
+			"use provider claude-code: this version of the CLI does not report hook_on_failure_supported: a failing check of a tool call would let the call run")
+	}
+	return c.p.send(map[string]any{"type": "user", "session_id": "", "parent_tool_use_id": nil,
+		"message": map[string]any{"role": "user", "content": []any{map[string]any{"type": "text", "text": c.r.Prompt}}}})
+}
+
+// began compares what the CLI has with what the step allows.
+func (c *conversation) began(line []byte) error {
+	var e initEvent
+	if err := json.Unmarshal(line, &e); err != nil {
+		return fmt.Errorf("read the CLI's init event: %w", err)
+	}
+	c.version = e.Version
+	for _, name := range e.Tools {
+		if !slices.Contains(c.offered, name) {
+			return invalid("", "use provider claude-code: the CLI %s has the tool %s, which the step does not allow", e.Version, name)
+		}
+	}
+	for _, s := range e.MCPServers {
+		return invalid("", "use provider claude-code: the CLI %s has the MCP server %s, which the step does not name", e.Version, s.Name)
+	}
+	return nil
+}
+
+// said renders the model's words, and refuses calls of tools that were not offered.
+func (c *conversation) said(line []byte) error {
+	var e messageEvent
+	if err := json.Unmarshal(line, &e); err != nil {
+		return fmt.Errorf("read the CLI's assistant event: %w", err)
+	}
+	if e.Message.Model == synthetic {
+		return nil
+	}
+	list, _ := blocks(e.Message.Content)
+	for _, b := range list {
+		switch {
+		case b.Type == "text":
+			c.screen.Text(b.Text)
+		case b.Type == "tool_use" && !slices.Contains(c.offered, b.Name):
+			c.deny(b.ID, b.Name, b.Input, "the tool was not offered: it is not in allowed_tools")
+		}
+	}
+	return nil
+}
+
+// returned keeps the tools' results and renders their errors.
+func (c *conversation) returned(line []byte) error {
+	var e messageEvent
+	if err := json.Unmarshal(line, &e); err != nil {
+		return fmt.Errorf("read the CLI's user event: %w", err)
+	}
+	list, raw := blocks(e.Message.Content)
+	for i, b := range list {
+		if b.Type != "tool_result" {
+			continue
+		}
+		c.mu.Lock()
+		c.results[b.ToolUseID] = raw[i]
+		c.mu.Unlock()
+		if b.IsError && !c.refused[b.ToolUseID] {
+			c.screen.Failed(resultText(b.Content))
+		}
+	}
+	return nil
+}
