@@ -107,6 +107,18 @@ type Spec struct {
 	Network Network
 	// Hostname inside; default "sandbox".
 	Hostname string
+	// Mounts show files and folders of the host, read-only. Driver host has no root of
+	// its own and refuses them.
+	Mounts []Mount
+}
+
+// Mount shows a file or folder of the host inside.
+type Mount struct {
+	// Host is its absolute path on the host, which is followed when it is a link.
+	Host string
+	// To is its path inside: absolute, and in no folder that a sandbox has itself
+	// (/usr, /etc, /tmp, /home …).
+	To string
 }
 
 // Info describes a living sandbox for records and for people.

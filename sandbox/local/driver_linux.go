@@ -129,6 +129,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 	if len(spec.Hostname) > maxHostname || strings.ContainsFunc(spec.Hostname, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid(fmt.Errorf("host name %q is not of up to %d printable ASCII characters", spec.Hostname, maxHostname), "")
 	}
+	if err := checkMounts(spec.Mounts); err != nil {
+		return invalid(err, "")
+	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, createError(spec.ID, err)
 	}

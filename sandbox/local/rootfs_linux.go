@@ -37,8 +37,9 @@ var (
 // whose content is not needed once home and the binary have been opened.
 const newRoot = "/tmp"
 
-// buildRoot mounts everything and makes it the root. home is a detached mount.
-func buildRoot(c *config, home int) error {
+// buildRoot mounts everything and makes it the root. home and mounts are detached
+// mounts.
+func buildRoot(c *config, home int, mounts []int) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return step(err, "make mounts private")
 	}
@@ -52,6 +53,7 @@ func buildRoot(c *config, home int) error {
 		makeDev,
 		func() error { return makeScratch(c) },
 		func() error { return attach(home, newRoot+"/home/user") },
+		func() error { return showMounts(c.Mounts, mounts) },
 		changeRoot,
 	} {
 		if err := part(); err != nil {

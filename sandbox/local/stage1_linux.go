@@ -45,11 +45,11 @@ func setUp() error {
 		return err
 	}
 	unix.Umask(0o022)
-	home, exe, err := openOwn(c, fds)
+	home, exe, mounts, err := openOwn(c, fds)
 	if err != nil {
 		return err
 	}
-	if err := buildRoot(c, home); err != nil {
+	if err := buildRoot(c, home, mounts); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
@@ -70,7 +70,7 @@ func setUp() error {
 }
 
 func receiveConfig() (*config, []int, error) {
-	buf, oob := make([]byte, 2*maxInline+1024), make([]byte, unix.CmsgSpace(4*8))
+	buf, oob := make([]byte, 2*maxInline+1024), make([]byte, unix.CmsgSpace(4*(2+maxMounts)))
 	n, oobn, _, _, err := unix.Recvmsg(controlFD, buf, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil || n == 0 || buf[0] != msgConfig {
 		return nil, nil, step(errors.Join(errors.New("no configuration came"), err), "read the configuration")
@@ -109,18 +109,21 @@ func receivedFDs(oob []byte) ([]int, error) {
 // The binary is executed from a read-only mount of its own, so that /proc/1/exe
 // is no file that a command could write (CVE-2019-5736). A sealed memfd would do
 // as well, but copying 20-50 MB takes 8-20 ms (facts: sandbox technology).
-func openOwn(c *config, fds []int) (home, exe int, err error) {
+func openOwn(c *config, fds []int) (home, exe int, mounts []int, err error) {
 	if c.Root {
-		if len(fds) != 2 {
-			return -1, -1, step(unix.EBADMSG, "receive the home tree")
+		if len(fds) != 2+len(c.Mounts) {
+			return -1, -1, nil, step(unix.EBADMSG, "receive the home tree")
 		}
-		return fds[0], fds[1], nil
+		return fds[0], fds[1], fds[2:], nil
 	}
 	if home, err = cloneTree(c.Home, attrsShown, 0); err != nil {
-		return -1, -1, err
+		return -1, -1, nil, err
 	}
-	exe, err = cloneTree(c.Exe, attrsRead, 0)
-	return home, exe, err
+	if exe, err = cloneTree(c.Exe, attrsRead, 0); err != nil {
+		return -1, -1, nil, err
+	}
+	mounts, err = openMounts(nil, c.Mounts)
+	return home, exe, mounts, err
 }
 
 func loopbackUp() error {

@@ -157,7 +157,7 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	if err != nil {
 		return step(err, "find flow's binary")
 	}
-	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname}
+	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts}
 	if c.Network {
 		// A copy: the file is often a link to somewhere that is not visible inside.
 		if c.Resolv, err = readLimited("/etc/resolv.conf", maxInline); err != nil {
@@ -172,6 +172,9 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 				unix.Close(fd)
 			}
 		}()
+		if err == nil {
+			fds, err = openMounts(fds, spec.Mounts)
+		}
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"flowrun.dev/flow/sandbox"
 )
 
 // Kinds of messages, the first byte of each. Both ends are the same binary, so
@@ -32,6 +34,9 @@ type config struct {
 	Home     string `json:"home,omitempty"` // host path; as root a descriptor instead
 	Exe      string `json:"exe,omitempty"`  // host path; as root a descriptor instead
 	Resolv   []byte `json:"resolv,omitempty"`
+	// Mounts by their place inside. Host is empty as root: descriptors come after
+	// those of home and binary, in this order.
+	Mounts []sandbox.Mount `json:"mounts,omitempty"`
 }
 
 // failure is why stage 1 gave up.
