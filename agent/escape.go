@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // program describes how arguments of an otherwise harmless program make it run
@@ -124,7 +125,7 @@ func gitGlobals(words []word) string {
 			return ""
 		}
 		if !slices.Contains([]string{"--no-pager", "-P", "--version", "--help", "-h", "--no-optional-locks", "--literal-pathspecs"}, w.text) {
-			if globalGit.MatchString(w.text) {
+			if globalGit().MatchString(w.text) {
 				return w.text + " changes settings that can run other commands; a pattern has to name it"
 			}
 		}
@@ -132,7 +133,9 @@ func gitGlobals(words []word) string {
 	return ""
 }
 
-var globalGit = regexp.MustCompile(`^(-c|-C|--(git-dir|work-tree|namespace|super-prefix|list-cmds|attr-source|bare|paginate)|-p)`)
+var globalGit = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(-c|-C|--(git-dir|work-tree|namespace|super-prefix|list-cmds|attr-source|bare|paginate)|-p)`)
+})
 
 // noBundledTar: tar's first word may be flags without a dash (tar cIf prog).
 func noBundledTar(words []word) string {
@@ -175,7 +178,9 @@ func awkScript(words []word) string {
 	return ""
 }
 
-var plainSed = regexp.MustCompile(`^([0-9$]+(,[0-9$]+)?|/[^/\\]*/)?[pdq]$|^s/[^/\\]*/[^/\\]*/g?p?$`)
+var plainSed = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9$]+(,[0-9$]+)?|/[^/\\]*/)?[pdq]$|^s/[^/\\]*/[^/\\]*/g?p?$`)
+})
 
 // sedScript: sed has e (run) and w (write) commands; only the plainest scripts pass.
 func sedScript(words []word) string {
@@ -192,7 +197,7 @@ func sedScript(words []word) string {
 				script = false
 			}
 		case !script:
-			if !plainSed.MatchString(w.text) {
+			if !plainSed().MatchString(w.text) {
 				return "with the script " + w.text + " may run commands or write files and is not judged"
 			}
 			script = true

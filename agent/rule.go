@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/hashicorp/go-multierror"
@@ -56,8 +57,8 @@ var toolKinds = map[string]string{
 }
 
 var (
-	ruleForm = regexp.MustCompile(`(?s)^([A-Za-z][A-Za-z0-9_-]*(?:\*)?)(?:\((.*)\))?$`)
-	mcpForm  = regexp.MustCompile(`^mcp__[A-Za-z0-9_-]+(\*)?$`)
+	ruleForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?s)^([A-Za-z][A-Za-z0-9_-]*(?:\*)?)(?:\((.*)\))?$`) })
+	mcpForm  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^mcp__[A-Za-z0-9_-]+(\*)?$`) })
 )
 
 // ParseRules parses entries and reports all mistakes at once.
@@ -76,13 +77,13 @@ func ParseRules(entries []string) (Rules, error) {
 }
 
 func parseRule(entry string) (Rule, error) {
-	m := ruleForm.FindStringSubmatch(strings.TrimSpace(entry))
+	m := ruleForm().FindStringSubmatch(strings.TrimSpace(entry))
 	if m == nil {
 		return Rule{}, errors.New("expected Tool or Tool(pattern)")
 	}
 	r := Rule{Tool: m[1], Spec: m[2]}
 	scoped := strings.HasSuffix(strings.TrimSpace(entry), ")")
-	if mcpForm.MatchString(r.Tool) {
+	if mcpForm().MatchString(r.Tool) {
 		if scoped {
 			return r, errors.New("an MCP rule has no pattern in parentheses")
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"mvdan.cc/sh/v3/syntax"
 )
@@ -163,7 +164,7 @@ func firstOf(why string, next func() string) string {
 
 // loopName: names that no program reads from its environment, so that
 // `for PATH in …` changes nothing but the loop.
-var loopName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
+var loopName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9]*$`) })
 
 func (j *shellJudge) loop(c *syntax.ForClause) string {
 	iter, ok := c.Loop.(*syntax.WordIter)
@@ -173,7 +174,7 @@ func (j *shellJudge) loop(c *syntax.ForClause) string {
 		}
 		return "this shell construct is not judged (arithmetic for)"
 	}
-	if !j.open && !loopName.MatchString(iter.Name.Value) {
+	if !j.open && !loopName().MatchString(iter.Name.Value) {
 		return fmt.Sprintf("a loop over %s could change a setting of the commands in it; use a short lower-case name", iter.Name.Value)
 	}
 	return firstOf(j.words(iter.Items), func() string { return j.stmts(c.Do) })
@@ -313,9 +314,9 @@ func (j *shellJudge) redirect(r *syntax.Redirect) string {
 	return j.redirectPath(resolve(r.Word), write)
 }
 
-func isDescriptor(w word) bool { return w.known && descriptorForm.MatchString(w.text) }
+func isDescriptor(w word) bool { return w.known && descriptorForm().MatchString(w.text) }
 
-var descriptorForm = regexp.MustCompile(`^([0-9]+-?|-)$`)
+var descriptorForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]+-?|-)$`) })
 
 func (j *shellJudge) redirectPath(w word, write bool) string {
 	if !w.known {

@@ -3,6 +3,7 @@ package agent
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // inner is what a wrapper runs: words or a script, or why it cannot be told.
@@ -100,7 +101,7 @@ func unwrapCommand(words []word) inner {
 	return skipFlags("p", "")(words)
 }
 
-var durationForm = regexp.MustCompile(`^[0-9]*\.?[0-9]+[smhd]?$`)
+var durationForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]*\.?[0-9]+[smhd]?$`) })
 
 func unwrapTimeout(words []word) inner {
 	i := 1
@@ -114,7 +115,7 @@ func unwrapTimeout(words []word) inner {
 			return inner{why: "its flag " + w + " is not judged"}
 		}
 	}
-	if i >= len(words) || !words[i].known || !durationForm.MatchString(words[i].text) {
+	if i >= len(words) || !words[i].known || !durationForm().MatchString(words[i].text) {
 		return inner{why: "its duration is not a plain one"}
 	}
 	return from(words, i+1)
@@ -130,7 +131,7 @@ func unwrapXargs(words []word) inner {
 		case w == "-0", w == "-r", w == "-t", w == "-0r", w == "-r0", w == "--null", w == "--no-run-if-empty":
 		case w == "-n", w == "-P", w == "-L":
 			i++
-		case xargsNumber.MatchString(w):
+		case xargsNumber().MatchString(w):
 		default:
 			return inner{why: "its flag " + w + " is not judged"}
 		}
@@ -142,9 +143,9 @@ func unwrapXargs(words []word) inner {
 	return in
 }
 
-var xargsNumber = regexp.MustCompile(`^-[nPL][0-9]+$`)
+var xargsNumber = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-[nPL][0-9]+$`) })
 
-var shellFlags = regexp.MustCompile(`^-[eux]*c$`)
+var shellFlags = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-[eux]*c$`) })
 
 // unwrapShell judges the script of `sh -c SCRIPT`. A shell that reads a file or
 // its input runs what cannot be seen here; -l and -i read start-up files.
@@ -157,7 +158,7 @@ func unwrapShell(words []word) inner {
 		// A script file: allowed by a pattern that names it (Bash(sh build.sh:*)).
 		return inner{at: i, why: "what is in " + words[i].text + " cannot be judged; name it in a pattern, or run the commands themselves"}
 	}
-	if i+1 >= len(words) || !words[i].known || !shellFlags.MatchString(words[i].text) {
+	if i+1 >= len(words) || !words[i].known || !shellFlags().MatchString(words[i].text) {
 		return inner{why: "only `sh -c` with a script of plain text is judged"}
 	}
 	if !words[i+1].known {

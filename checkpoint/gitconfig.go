@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // isGitConfig: the files of a repository that may hold credentials, of nested
@@ -20,10 +21,14 @@ func isGitConfig(path string) bool {
 // What git calls scheme://user:password@host. The user of ssh is a name and no
 // secret, and is needed; of http it often is a token.
 var (
-	userinfo    = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/\s"']+)@`)
-	section     = regexp.MustCompile(`^\s*\[\s*([A-Za-z0-9.-]+)`)
-	setting     = regexp.MustCompile(`^\s*(?:\[[^\]]*\]\s*)?([A-Za-z][A-Za-z0-9-]*)\s*(?:=|$)`)
-	secretNames = regexp.MustCompile(`(?i)extraheader|pass(word|wd)?$|token|secret|oauth|authorization|cookie`)
+	userinfo = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/\s"']+)@`) })
+	section  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\[\s*([A-Za-z0-9.-]+)`) })
+	setting  = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*(?:\[[^\]]*\]\s*)?([A-Za-z][A-Za-z0-9-]*)\s*(?:=|$)`)
+	})
+	secretNames = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)extraheader|pass(word|wd)?$|token|secret|oauth|authorization|cookie`)
+	})
 )
 
 // cleanGitConfig takes credentials out of a git configuration: the userinfo of
@@ -36,26 +41,26 @@ func cleanGitConfig(b []byte) []byte {
 		line := logicalLine(b)
 		b = b[len(line):]
 		s := string(line)
-		header := section.FindStringSubmatch(s)
+		header := section().FindStringSubmatch(s)
 		if header != nil {
 			drop = strings.EqualFold(strings.SplitN(header[1], ".", 2)[0], "credential")
 		}
 		if drop {
 			continue
 		}
-		if m := setting.FindStringSubmatch(s); m != nil && secretNames.MatchString(m[1]) {
+		if m := setting().FindStringSubmatch(s); m != nil && secretNames().MatchString(m[1]) {
 			if header != nil { // "[http] extraheader = …" on one line
 				out.WriteString(s[:strings.IndexByte(s, ']')+1] + "\n")
 			}
 			continue
 		}
-		out.WriteString(userinfo.ReplaceAllStringFunc(s, cleanURL))
+		out.WriteString(userinfo().ReplaceAllStringFunc(s, cleanURL))
 	}
 	return out.Bytes()
 }
 
 func cleanURL(s string) string {
-	m := userinfo.FindStringSubmatch(s)
+	m := userinfo().FindStringSubmatch(s)
 	scheme := strings.ToLower(m[1])
 	if strings.HasPrefix(scheme, "ssh") || strings.HasPrefix(scheme, "git+ssh") {
 		user, _, _ := strings.Cut(m[2], ":")

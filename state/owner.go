@@ -85,6 +85,11 @@ func (s *Store) CreateRun(ctx context.Context, started engine.RunStarted, extra 
 	if err != nil {
 		return nil, errors.Join(wrap("create run "+started.RunID, err), o.Close())
 	}
+	s.lmu.Lock()
+	defer s.lmu.Unlock()
+	if s.trees[started.RunID] == nil { // it has no checkpoint yet: nobody needs to ask
+		s.trees[started.RunID] = &tree{}
+	}
 	return o, nil
 }
 

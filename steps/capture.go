@@ -16,9 +16,12 @@ import (
 )
 
 const (
-	// readChunk and pipeSize: 256 KiB reads from a 1 MiB pipe (design: performance).
-	readChunk = 256 << 10
-	pipeSize  = 1 << 20
+	// firstChunk, readChunk and pipeSize: 256 KiB reads from a 1 MiB pipe (design:
+	// performance), once a read filled the first, small buffer. Most steps say
+	// little, and the pages of a big buffer cost more than all of their output.
+	firstChunk = 8 << 10
+	readChunk  = 256 << 10
+	pipeSize   = 1 << 20
 	// drainTime is how long output is still read after the command's tree has
 	// ended. A driver that cannot kill the whole tree may leave a grandchild that
 	// holds the pipe; it must not hang the step.
@@ -116,12 +119,16 @@ func (h *Host) newStream(step string, kind Stream, log LogWriter) (*stream, erro
 func (s *stream) pump(red *redact.Writer) {
 	defer close(s.done)
 	defer s.r.Close()
-	buf := chunks.Get().(*[]byte)
-	defer chunks.Put(buf)
+	buf := make([]byte, firstChunk)
 	for {
-		n, err := s.r.Read(*buf)
+		n, err := s.r.Read(buf)
 		if n > 0 {
-			_, _ = red.Write((*buf)[:n]) // the sink never fails; it keeps its error
+			_, _ = red.Write(buf[:n]) // the sink never fails; it keeps its error
+		}
+		if n == firstChunk && len(buf) == firstChunk {
+			big := chunks.Get().(*[]byte)
+			defer chunks.Put(big)
+			buf = *big
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) && s.err == nil {

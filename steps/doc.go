@@ -7,8 +7,8 @@
 // Invariants:
 //
 //  1. The sandbox is made when the first step needs it, retried for
-//     infrastructure errors only, checked by really running `echo`, and closed
-//     whatever happens.
+//     infrastructure errors only, checked by really running `echo` (where there is
+//     isolation that could be broken), and closed whatever happens.
 //  2. Nothing leaves this package unredacted: output, logs, errors, outputs and
 //     commands pass through the run's redact.Set. Checkpoints stay exact.
 //  3. An attempt's output is durable before Run returns.

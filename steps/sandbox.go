@@ -86,6 +86,9 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
+	if sb.Info().Tier == sandbox.TierNone {
+		return sb, nil // nothing was built that could be broken
+	}
 	if err := healthy(ctx, sb); err != nil {
 		h.closeSandbox(ctx, sb)
 		return nil, &sandbox.Error{Op: "check the new sandbox", Class: sandbox.ClassInfrastructure, Err: err}

@@ -179,7 +179,7 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 }
 
 // mask hides what looks like a credential: the line is shown, the value never.
-func mask(line string) string { return credentials.ReplaceAllString(line, "***REDACTED***") }
+func mask(line string) string { return credentials().ReplaceAllString(line, "***REDACTED***") }
 
 // printable replaces control characters: a file is not trusted with the terminal.
 func printable(s string) string {

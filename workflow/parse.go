@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/conf"
@@ -133,19 +134,19 @@ func (p *fileParser) document(text []byte) *yaml.Node {
 }
 
 // tagged finds the commonest reason for it: a condition that starts with !.
-var tagged = regexp.MustCompile(`(?m)^\s*(- )?if:\s*!`)
+var tagged = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*(- )?if:\s*!`) })
 
-var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
+var yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`line (\d+): (.*)`) })
 
 func (p *fileParser) syntax(err error) {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	at := Pos{Line: 1, Col: 1}
-	if m := yamlLine.FindStringSubmatch(msg); m != nil {
+	if m := yamlLine().FindStringSubmatch(msg); m != nil {
 		fmt.Sscan(m[1], &at.Line)
 		msg = m[2]
 	}
 	d := p.add("yaml", at, 1, "this is not YAML: %s", msg)
-	if tagged.Match(p.w.Text) {
+	if tagged().Match(p.w.Text) {
 		d.Hint = "an unquoted ! is a tag in YAML: quote the condition, or write  if: not (…)"
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -12,7 +13,7 @@ import (
 // tools that an agent step may be allowed.
 var tools = []string{"Bash", "Read", "Write", "Edit", "Glob", "Grep"}
 
-var toolRule = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`)
+var toolRule = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`) })
 
 func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	a := &AgentStep{Pos: pos(n), Provider: "anthropic", MaxTurns: 50, OnDenied: "tell"}
@@ -88,7 +89,7 @@ func (p *fileParser) toolRules(n *yaml.Node, what string) []string {
 		if i < len(at.Content) {
 			at = real(at.Content[i])
 		}
-		m := toolRule.FindStringSubmatch(r)
+		m := toolRule().FindStringSubmatch(r)
 		switch {
 		case m == nil:
 			p.at("tool", at, "%q is not a tool rule; expected Name or Name(pattern)", r)
@@ -129,6 +130,8 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 
 // credentials are the shapes of well-known keys. A table of prefixes and their
 // least lengths, not a guess by entropy.
-var credentials = regexp.MustCompile(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
+var credentials = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
+})
 
-func credential(s string) bool { return credentials.MatchString(s) }
+func credential(s string) bool { return credentials().MatchString(s) }

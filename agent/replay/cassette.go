@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-multierror"
 	"gopkg.in/yaml.v3"
@@ -74,11 +75,11 @@ type TokenUsage struct {
 	CacheCreationTokens int64 `yaml:"cache_write_tokens"`
 }
 
-var stepForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+var stepForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`) })
 
 // Load reads the cassette of a step.
 func Load(dir, step string) (*Cassette, error) {
-	if !stepForm.MatchString(step) {
+	if !stepForm().MatchString(step) {
 		return nil, fmt.Errorf("read the cassette: %q is no step's name", step)
 	}
 	name := filepath.Join(dir, step+".yaml")
@@ -122,10 +123,12 @@ func Parse(name string, text []byte) (*Cassette, error) {
 func plain(err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
-	return errors.New(goType.ReplaceAllString(text, ""))
+	return errors.New(goType().ReplaceAllString(text, ""))
 }
 
-var goType = regexp.MustCompile(` (in|into) (type )?(replay\.\w+|\[\]\S+|map\S+|int64|int|string)`)
+var goType = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(` (in|into) (type )?(replay\.\w+|\[\]\S+|map\S+|int64|int|string)`)
+})
 
 // lines finds the turns' lines. The text parsed already, so a failure means none.
 func (c *Cassette) lines(text []byte) {
