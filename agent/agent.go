@@ -31,8 +31,10 @@ type Request struct {
 	Model         string // "" = the provider's default
 	Allowed       []string
 	Disallowed    []string
-	MaxTurns      int    // requests to the model; 0 for no limit
-	OnDenied      string // tell, fail
+	MaxTurns      int // requests to the model; 0 for no limit
+	// Account that answers are counted in and that bounds them; nil: nothing does.
+	Account  *Account
+	OnDenied string // tell, fail
 	// Cassette folder for provider replay.
 	Cassette string
 	Sandbox  sandbox.Sandbox

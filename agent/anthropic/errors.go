@@ -12,6 +12,7 @@ import (
 	sdk "github.com/anthropics/anthropic-sdk-go"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/gateway"
 )
 
 // statuses maps what the API answers to an error class; 5xx and what is not listed
@@ -47,6 +48,11 @@ func (m *model) classify(ctx context.Context, err error) *agent.Error {
 	if !errors.As(err, &api) {
 		return &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("ask the model at %s: %w", m.host, err),
 			Hint: "check the network and ANTHROPIC_BASE_URL; flow resume goes on"}
+	}
+	if api.Response != nil && api.Response.Header.Get(gateway.RefusedHeader) != "" {
+		if refused := m.session.Refused(); refused != nil {
+			return refused
+		}
 	}
 	kind, message := details(api)
 	var h http.Header

@@ -10,6 +10,7 @@ import (
 	"github.com/anthropics/anthropic-sdk-go/packages/param"
 	"github.com/tidwall/sjson"
 
+	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/agent/loop"
 )
 
@@ -19,6 +20,7 @@ type model struct {
 	maxTokens int64
 	retries   int
 	host      string
+	session   *gateway.Session
 }
 
 // errCutOff: the stream ended before the answer did.

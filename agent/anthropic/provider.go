@@ -2,15 +2,14 @@ package anthropic
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	sdk "github.com/anthropics/anthropic-sdk-go"
 	"github.com/anthropics/anthropic-sdk-go/option"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/agent/loop"
 )
 
@@ -23,21 +22,15 @@ const (
 	// DefaultRetries is the SDK's own: 408, 409, 429, 5xx and connection errors, with
 	// 0.5 s doubling up to 8 s, or what Retry-After says.
 	DefaultRetries = 2
-	defaultBaseURL = "https://api.anthropic.com"
 )
 
-// Options of the provider. One of APIKey and AuthToken is needed.
+// Options of the provider.
 type Options struct {
-	APIKey    string // sent as X-Api-Key
-	AuthToken string // sent as Authorization: Bearer
-	BaseURL   string // "" for the public API
+	// Gateway to the API; its error (no key, no usable address) is Check's.
+	Gateway func() (*gateway.Gateway, error)
 	// MaxRetries of one request; 0 is DefaultRetries, below 0 none.
 	MaxRetries int
 	MaxTokens  int64 // of one answer; 0 is DefaultMaxTokens
-	// Prices of models; nil is Prices().
-	Prices PriceTable
-	// HTTPClient for tests and proxies; nil is a client of its own.
-	HTTPClient *http.Client
 }
 
 // Provider is the agent.Provider `anthropic`. It may be used by several goroutines.
@@ -47,9 +40,6 @@ var _ agent.Provider = (*Provider)(nil)
 
 // New returns the provider. Whether it could work is said by Check.
 func New(o Options) *Provider {
-	if o.BaseURL == "" {
-		o.BaseURL = defaultBaseURL
-	}
 	if o.MaxTokens == 0 {
 		o.MaxTokens = DefaultMaxTokens
 	}
@@ -59,60 +49,62 @@ func New(o Options) *Provider {
 	case o.MaxRetries < 0:
 		o.MaxRetries = 0
 	}
-	if o.Prices == nil {
-		o.Prices = Prices()
-	}
-	if o.HTTPClient == nil {
-		// No time limit of its own: the step's timeout ends ctx.
-		o.HTTPClient = &http.Client{}
-	}
 	return &Provider{o: o}
 }
 
 // Name is "anthropic".
 func (p *Provider) Name() string { return "anthropic" }
 
-// Check makes no request: it says whether there is a key, a usable address, and
-// every tool of the step.
+// Check makes no request: it says whether there is a key, a usable address, every
+// tool of the step, and a price where a budget in dollars has to be kept.
 func (p *Provider) Check(r agent.Request) error {
-	if p.o.APIKey == "" && p.o.AuthToken == "" {
-		return &agent.Error{Class: agent.ClassInvalid, Err: errors.New("use provider anthropic: there is no key"),
-			Hint: "set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN), or use provider replay, which needs none"}
+	_, err := p.gateway(r)
+	return err
+}
+
+func (p *Provider) gateway(r agent.Request) (*gateway.Gateway, error) {
+	gw, err := p.o.Gateway()
+	if err != nil {
+		return nil, &agent.Error{Class: agent.ClassInvalid, Err: fmt.Errorf("use provider anthropic: %w", err), Hint: gateway.SettingHint}
 	}
-	if u, err := url.Parse(p.o.BaseURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return &agent.Error{Class: agent.ClassInvalid, Err: errors.New("use provider anthropic: its base URL is no http or https address"),
-			Hint: "set ANTHROPIC_BASE_URL to an address like " + defaultBaseURL + ", or leave it out"}
+	if err := loop.Check(r); err != nil {
+		return nil, err
 	}
-	return loop.Check(r)
+	if err := gateway.Priced(gw.Prices(), modelOf(r), r.Account.BoundsCost()); err != nil {
+		return nil, err
+	}
+	return gw, nil
+}
+
+func modelOf(r agent.Request) string {
+	if r.Model != "" {
+		return r.Model
+	}
+	return DefaultModel
 }
 
 // Converse holds one conversation.
 func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result, error) {
-	if err := p.Check(r); err != nil {
+	gw, err := p.gateway(r)
+	if err != nil {
 		return agent.Result{}, err
 	}
-	name := r.Model
-	if name == "" {
-		name = DefaultModel
-	}
+	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: r.Account})
+	defer session.Close()
 	// NewMessageService, not NewClient: the latter reads the environment and profiles.
-	opts := []option.RequestOption{
-		option.WithEnvironmentProduction(), option.WithBaseURL(p.o.BaseURL), option.WithHTTPClient(p.o.HTTPClient),
-		option.WithMaxRetries(p.o.MaxRetries), option.WithoutOpenTelemetry(),
+	// No time limit of the client's own: the step's timeout ends ctx.
+	m := &model{
+		messages: sdk.NewMessageService(
+			option.WithEnvironmentProduction(), option.WithBaseURL(gw.Host()), option.WithHTTPClient(&http.Client{Transport: session}),
+			option.WithMaxRetries(p.o.MaxRetries), option.WithoutOpenTelemetry(), option.WithAPIKey(session.Token()),
+		),
+		maxTokens: p.o.MaxTokens, retries: p.o.MaxRetries, host: gw.Host(), session: session,
 	}
-	if p.o.APIKey != "" {
-		opts = append(opts, option.WithAPIKey(p.o.APIKey))
-	} else {
-		opts = append(opts, option.WithAuthToken(p.o.AuthToken))
-	}
-	m := &model{messages: sdk.NewMessageService(opts...), maxTokens: p.o.MaxTokens, retries: p.o.MaxRetries, host: hostOf(p.o.BaseURL)}
-	return loop.Run(ctx, loop.Options{Model: m, Name: name, Cost: p.o.Prices.Cost}, r)
-}
-
-func hostOf(base string) string {
-	u, err := url.Parse(base)
-	if err != nil {
-		return "the API"
-	}
-	return fmt.Sprintf("%s://%s", u.Scheme, u.Host) // without user and password
+	res, err := loop.Run(ctx, loop.Options{Model: m, Name: modelOf(r)}, r)
+	// The gateway counts what was paid for, broken answers as well.
+	spent := session.Spent()
+	u := &res.Usage
+	u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens = spent.InputTokens, spent.OutputTokens, spent.CacheReadTokens, spent.CacheWriteTokens
+	u.CostUSD, u.CostUnknown = spent.CostUSD, spent.CostUnknown
+	return res, err
 }

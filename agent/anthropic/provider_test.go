@@ -14,15 +14,18 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/agenttest"
 	"flowrun.dev/flow/agent/anthropic"
+	"flowrun.dev/flow/agent/gateway"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // options of a provider that talks to a scripted API and does not wait.
-func options(t *testing.T, s *agenttest.Server) anthropic.Options {
-	c := &http.Client{Transport: &http.Transport{}}
-	t.Cleanup(c.CloseIdleConnections)
-	return anthropic.Options{APIKey: "k-secret", BaseURL: s.URL, MaxRetries: -1, HTTPClient: c}
+func options(t *testing.T, url string) anthropic.Options {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return anthropic.Options{MaxRetries: -1, Gateway: func() (*gateway.Gateway, error) {
+		return gateway.New(gateway.Options{APIKey: "k-secret", BaseURL: url, Transport: transport})
+	}}
 }
 
 // TestConformance runs the suite over the official SDK and real HTTP.
@@ -30,7 +33,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	agenttest.Run(t, func(t *testing.T, turns []agenttest.Turn, r *agent.Request) agent.Provider {
 		r.Model = "claude-test"
-		return anthropic.New(options(t, agenttest.NewServer(t, turns...)))
+		return anthropic.New(options(t, agenttest.NewServer(t, turns...).URL))
 	})
 }
 
@@ -38,7 +41,7 @@ func TestConformance(t *testing.T) {
 func converse(t *testing.T, s *agenttest.Server, change func(*anthropic.Options)) (agent.Result, *agent.Error) {
 	t.Helper()
 	sb, _ := agenttest.Sandbox(t)
-	o := options(t, s)
+	o := options(t, s.URL)
 	if change != nil {
 		change(&o)
 	}
@@ -98,7 +101,7 @@ func TestErrors(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	s := agenttest.NewServer(t)
-	_, err := converse(t, s, func(o *anthropic.Options) { o.BaseURL = "http://127.0.0.1:1" })
+	_, err := converse(t, s, func(o *anthropic.Options) { *o = options(t, "http://127.0.0.1:1") })
 	if err == nil || err.Class != agent.ClassInfrastructure || !strings.Contains(err.Error(), "http://127.0.0.1:1") || err.Hint == "" {
 		t.Errorf("got %+v", err)
 	}
@@ -126,7 +129,7 @@ func TestCancelledRequest(t *testing.T) {
 	cause := errors.New("stopped from outside")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() { <-s.Held; cancel(cause) }()
-	_, err := anthropic.New(options(t, s)).Converse(ctx, agent.Request{StepID: "step", Prompt: "wait", Allowed: []string{"Read"}, Sandbox: sb})
+	_, err := anthropic.New(options(t, s.URL)).Converse(ctx, agent.Request{StepID: "step", Prompt: "wait", Allowed: []string{"Read"}, Sandbox: sb})
 	if !errors.Is(err, cause) {
 		t.Errorf("got %v", err)
 	}

@@ -17,9 +17,6 @@ type Options struct {
 	Model Model
 	// Name of the model in requests and, where an answer names none, in the result.
 	Name string
-	// Cost of a conversation so far in US dollars; known is false when the model has
-	// no price. nil: nothing costs anything (replay).
-	Cost func(model string, u agent.Usage) (usd float64, known bool)
 }
 
 // conversation is the state of one Run.
@@ -126,10 +123,6 @@ func (c *conversation) answer(m Message) ([]block, error) {
 	u.CacheWriteTokens += m.Usage.CacheCreationInputTokens
 	if m.Model != "" {
 		c.res.Model = m.Model
-	}
-	if c.o.Cost != nil {
-		usd, known := c.o.Cost(c.res.Model, *u)
-		u.CostUSD, u.CostUnknown = usd, !known
 	}
 	c.res.StopReason = m.StopReason
 

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/anthropic"
+	"flowrun.dev/flow/agent/gateway"
 	replayer "flowrun.dev/flow/agent/replay"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/host"
@@ -26,11 +29,26 @@ func (a *app) drivers() []sandbox.Driver {
 // providers is the table of agent providers by name. The keys stay in this process.
 func (a *app) providers() map[string]agent.Provider {
 	return map[string]agent.Provider{
-		"anthropic": anthropic.New(anthropic.Options{
-			APIKey: a.env("ANTHROPIC_API_KEY"), AuthToken: a.env("ANTHROPIC_AUTH_TOKEN"), BaseURL: a.env("ANTHROPIC_BASE_URL"),
-		}),
-		"replay": replayer.New(),
+		"anthropic": anthropic.New(anthropic.Options{Gateway: sync.OnceValues(a.gateway)}),
+		"replay":    replayer.New(),
 	}
+}
+
+// gateway is the way to the Messages API, with the settings of the environment.
+func (a *app) gateway() (*gateway.Gateway, error) {
+	prices := gateway.Prices()
+	if name := a.env("FLOW_PRICES"); name != "" {
+		text, err := readSmall(name, 1<<20)
+		if err != nil {
+			return nil, fmt.Errorf("read FLOW_PRICES: %w", err)
+		}
+		if prices, err = gateway.ParsePrices(name, text, prices); err != nil {
+			return nil, err
+		}
+	}
+	return gateway.New(gateway.Options{
+		APIKey: a.env("ANTHROPIC_API_KEY"), AuthToken: a.env("ANTHROPIC_AUTH_TOKEN"), BaseURL: a.env("ANTHROPIC_BASE_URL"), Prices: prices,
+	})
 }
 
 // clock is the time of the machine.
