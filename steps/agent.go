@@ -21,6 +21,10 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 		Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
 		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now,
 	}
+	if w := cfg.Workflow; w != nil {
+		// For the check before anything starts; runAgent gives it the real account.
+		r.Account = newBank(w.Budget, nil).of(a.Step)
+	}
 	switch {
 	case a.Options.Replay != "":
 		r.Cassette = a.Options.Replay
@@ -58,6 +62,7 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 	}
 	out := engine.Outcome{Command: h.cfg.Redact.String(req.Prompt)}
 	req.Sandbox = sb
+	req.Account = h.bank.of(a.Step)
 	req.Out = c.stdout.w
 
 	res, err := p.Converse(ctx, req)

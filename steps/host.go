@@ -69,6 +69,8 @@ type Config struct {
 	// Secrets by name, for the steps that name them.
 	Secrets   map[string]string
 	Providers map[string]agent.Provider
+	// Spent is what the agents of a resumed run spent in its earlier attempts, by step.
+	Spent map[string]agent.Spending
 	// Restore is the checkpoint that a resumed run continues from; Base the one
 	// that holds the imported source. "" for none.
 	Restore, Base string
@@ -85,6 +87,7 @@ type Host struct {
 	living sandbox.Sandbox
 	number int    // of sandboxes made, for their ids
 	last   string // newest checkpoint of the run's line
+	bank   *bank
 	base   string // checkpoint of the imported source
 }
 
@@ -93,7 +96,7 @@ func NewHost(cfg Config) *Host {
 	if cfg.Output == nil {
 		cfg.Output = func(string, Stream, []byte) {}
 	}
-	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base}
+	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
 }
 
 var _ engine.Runner = (*Host)(nil)

@@ -14,6 +14,7 @@ const (
 	ctxStep      = inStep
 	ctxRetry     = inRetry
 	ctxAgent     = inAgent
+	ctxBudget    = inBudget
 )
 
 // profiles are the presets of allowed_tools (practice 9).

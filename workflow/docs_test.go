@@ -34,7 +34,7 @@ func TestLanguageDocIsFresh(t *testing.T) {
 var headings = map[string]string{
 	inWorkflow: "Top-level keys", inStep: "Keys of a step", inInput: "Keys of an input", inSecret: "Keys of a secret",
 	inSandbox: "Keys of sandbox", inWorkspace: "Keys of workspace", inDefaults: "Keys of defaults", inRetry: "Keys of retry",
-	inAgent: "Keys of agent",
+	inAgent: "Keys of agent", inBudget: "Keys of budget",
 }
 
 func keyTables() string {

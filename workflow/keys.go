@@ -34,6 +34,7 @@ const (
 	typeName      KeyType = "name"
 	typeBool      KeyType = "boolean"
 	typeInt       KeyType = "integer"
+	typeNumber    KeyType = "number"
 	typeDuration  KeyType = "duration"
 	typeEnum      KeyType = "one of"
 	typeExpr      KeyType = "expression"
@@ -66,6 +67,7 @@ const (
 	inStep      = "step"
 	inRetry     = "retry"
 	inAgent     = "agent"
+	inBudget    = "budget"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
 	inAgentDefaults = "defaults.agent"
 )
@@ -93,6 +95,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "defaults", Type: typeObject, Of: inDefaults, Doc: "Values for steps that do not say otherwise.", Example: "{timeout: 5m}"},
 		{In: inWorkflow, Name: "timeout", Type: typeDuration, Doc: "Time limit of the whole run; none when absent.", Example: "1h"},
 		{In: inWorkflow, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many steps may run at the same time.", Example: "2"},
+		{In: inWorkflow, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What all agents of the run may spend together, over all its resumes.", Example: "{cost_usd: 5}"},
 		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
 
@@ -154,7 +157,11 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "allowed_tools", Type: typeTools, Doc: "The only tools offered and executed: names, or names with a pattern.", Example: "[Read, \"Bash(go test:*)\"]"},
 		{In: inAgent, Name: "disallowed_tools", Type: typeTools, Doc: "Tools taken away from the allowed ones.", Example: "[\"Bash(rm:*)\"]"},
 		{In: inAgent, Name: "max_turns", Type: typeInt, Min: 1, Max: 10000, Default: "50", Doc: "How many answers of the model the conversation may have.", Example: "20"},
+		{In: inAgent, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What the step may spend, over all its attempts.", Example: "{cost_usd: 2, tokens: 500000}"},
 		{In: inAgent, Name: "on_denied", Type: typeEnum, Enum: []string{"tell", "fail"}, Default: "tell", Doc: "A refused tool call is told to the agent, or fails the step (exit code 7).", Example: "fail"},
+
+		{In: inBudget, Name: "cost_usd", Type: typeNumber, Max: 1000000, Doc: "US dollars, counted from the answers with the table of prices. Once they are spent the next request is refused, so that it is passed by one answer at most for each request in flight.", Example: "2.5"},
+		{In: inBudget, Name: "tokens", Type: typeInt, Min: 1, Max: 1000000000000, Doc: "All that a model takes and gives: input, what its cache reads and writes, output.", Example: "500000"},
 	}
 }
 
@@ -165,14 +172,15 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "budget", "on_failure", "outputs", "artifacts", "notify", "lint"}},
+		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify", "lint"}},
 		{inSecret, []string{"inject", "expose"}},
 		{inSandbox, []string{"require", "pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
 		{inStep, []string{"workflow", "with", "approve", "steps", "access", "network", "foreach", "repeat", "cache", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
 		{inRetry, []string{"workspace"}},
-		{inAgent, []string{"budget", "session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},
+		{inBudget, []string{"turns"}},
+		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

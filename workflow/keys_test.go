@@ -44,6 +44,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.readDefaults(n)
 		case inStep:
 			p.step(n, 0)
+		case inBudget:
+			p.budget(n)
 		case inRetry:
 			p.retry(n)
 		case inAgent:

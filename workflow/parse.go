@@ -213,6 +213,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.w.Timeout = p.duration(v, "timeout")
 		case "max_parallel":
 			p.w.MaxParallel = p.integer(ctxTop, k, v)
+		case "budget":
+			p.w.Budget = p.budget(v)
 		case "steps":
 			steps = v
 		case "finally":

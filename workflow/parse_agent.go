@@ -71,6 +71,8 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 			a.DisallowedTools = p.toolRules(v, "disallowed_tools")
 		case "max_turns":
 			a.MaxTurns = p.integer(ctxAgent, k, v)
+		case "budget":
+			a.Budget = p.budget(v)
 		case "on_denied":
 			a.OnDenied = p.word(ctxAgent, k, v)
 		case "cassette":
@@ -80,6 +82,22 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 		}
 		return true
 	})
+}
+
+func (p *fileParser) budget(n *yaml.Node) Budget {
+	var b Budget
+	p.mapping(n, ctxBudget, func(k, v *yaml.Node) bool {
+		switch k.Value {
+		case "cost_usd":
+			b.CostUSD = p.decimal(ctxBudget, k, v)
+		case "tokens":
+			b.Tokens = int64(p.integer(ctxBudget, k, v))
+		default:
+			return false
+		}
+		return true
+	})
+	return b
 }
 
 func (p *fileParser) toolRules(n *yaml.Node, what string) []string {

@@ -215,6 +215,25 @@ func (r *reader) integer(c Context, k, n *yaml.Node) int {
 
 var durationForm = regexp.MustCompile(durationPattern)
 
+// decimal is a number as YAML 1.2 writes it, above 0 and at most the row's Max.
+func (r *reader) decimal(c Context, k, n *yaml.Node) float64 {
+	n = real(n)
+	row := keyOf(c, k.Value)
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !decimalForm.MatchString(n.Value) || err != nil {
+		d := r.at("type", n, "%s is not a number", k.Value)
+		d.Hint = "numbers have no quotes, no underscores and no leading zeros"
+		return 0
+	}
+	if v <= 0 || v > float64(row.Max) {
+		r.at("range", n, "%s must be more than 0 and at most %d", k.Value, row.Max)
+		return 0
+	}
+	return v
+}
+
+var decimalForm = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+
 func (r *reader) duration(n *yaml.Node, what string) time.Duration {
 	n = real(n)
 	d, err := time.ParseDuration(n.Value)

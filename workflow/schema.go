@@ -240,6 +240,8 @@ func shape(k Key) object {
 		return object{{"type", "boolean"}}
 	case typeInt:
 		return object{{"type", "integer"}, {"minimum", k.Min}, {"maximum", k.Max}}
+	case typeNumber:
+		return object{{"type", "number"}, {"exclusiveMinimum", 0}, {"maximum", k.Max}}
 	case typeDuration:
 		return object{{"type", "string"}, {"allOf", []object{{{"pattern", durationPattern}}, {{"pattern", "[1-9]"}}}}}
 	case typeEnum:

@@ -22,6 +22,8 @@ type Workflow struct {
 	Workspace Workspace
 	// Timeout of the whole run, 0 for none.
 	Timeout time.Duration
+	// Budget of all agents of the run together, over all its resumes.
+	Budget Budget
 	// MaxParallel steps at the same time; default 5 (practice 8).
 	MaxParallel int
 	Steps       []*Step
@@ -153,9 +155,18 @@ type AgentStep struct {
 	DisallowedTools    []string
 	MaxTurns           int    // default 50
 	OnDenied           string // tell (default), fail
+	// Budget of the step over all its attempts. It is no part of the step's hash: a
+	// raised budget lets a conversation go on.
+	Budget Budget
 	// Cassette is the folder that provider replay plays, relative to the file.
 	Cassette string
 	Pos      Pos
+}
+
+// Budget bounds what agents may spend; zero fields are no bound.
+type Budget struct {
+	CostUSD float64
+	Tokens  int64
 }
 
 // Pos is a place in a file: 1-based line and column, the column in characters.

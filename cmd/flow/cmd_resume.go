@@ -15,6 +15,7 @@ import (
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
 )
 
@@ -113,6 +114,11 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: root,
 		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: baseOf(ctx, store, id)}
+	events, err := store.Events(ctx, id, 0)
+	if err != nil {
+		return err
+	}
+	s.spent = steps.Spent(events)
 	return s.drive(ctx)
 }
 
@@ -189,6 +195,9 @@ func (a *app) today(root string, run *engine.Run, started engine.RunStarted, f *
 	}
 	drift := engine.Drift(run.Plan().Workflow, w)
 	if len(drift) == 0 {
+		if f.accept && string(now) != string(started.Text) {
+			return workflow.BuildPlan(w), w.Text, nil // what no step depends on: a raised budget, a comment
+		}
 		return run.Plan(), nil, nil
 	}
 	if f.accept {

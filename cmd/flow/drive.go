@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
@@ -32,8 +33,10 @@ type session struct {
 	secrets map[string]string
 	redact  *redact.Set
 	output  string
-	// restore and base are the checkpoints of a resumed run.
+	// restore and base are the checkpoints of a resumed run, spent what its agents
+	// spent in earlier attempts.
 	restore, base string
+	spent         map[string]agent.Spending
 }
 
 // drive runs the session to its end and prints it.
@@ -54,7 +57,7 @@ func (s *session) drive(ctx context.Context) error {
 	}
 	host := steps.NewHost(steps.Config{
 		RunID: s.run.ID, Workflow: w, Driver: s.driver, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
-		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(),
+		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent,
 		Restore: s.restore, Base: s.base,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
