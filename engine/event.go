@@ -25,6 +25,8 @@ type RunStarted struct {
 	FlowVersion string            `json:"flow_version"`
 	// SourceManifest is the checkpoint that workspace.from became, "" for none.
 	SourceManifest string `json:"source_manifest,omitempty"`
+	// ForkOf says whose history the run began with, "" for its own.
+	ForkOf string `json:"fork_of,omitempty"`
 }
 
 // Options are what the call chose for the whole run; a resume keeps them.

@@ -14,6 +14,10 @@ type ResumeOptions struct {
 	// Changed are the steps whose definition, or whose input, is another one now,
 	// with the reason in words (Drift). They are treated like From.
 	Changed map[string]string
+	// Point keeps what ended well as it is, whatever the new definition says of it:
+	// a fork begins at the point that was asked for. Removed and changed steps then
+	// do not bound what is restored.
+	Point bool
 }
 
 // NotResumableError is a run that has nothing to continue, or an option that
@@ -60,6 +64,9 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 		p.old[i], _ = run.Node(plan.Nodes[i].Step.ID)
 	}
 	before := p.redo(opt)
+	if opt.Point {
+		before = 0
+	}
 	p.unfinished()
 	p.spread()
 	position, id := p.restore(before)

@@ -19,6 +19,10 @@ type RunRow struct {
 	StepsDone  int              `json:"steps_done"`
 	StepsTotal int              `json:"steps_total"`
 	Cause      string           `json:"cause,omitempty"` // why it ended like this, in words
+	// ForkedFrom is the run that it began as a copy of, at ForkPoint (in words).
+	ForkedFrom string `json:"forked_from,omitempty"`
+	ForkPoint  string `json:"fork_point,omitempty"`
+	Pinned     bool   `json:"pinned,omitempty"` // gc leaves it
 }
 
 // RunView is all that `flow show` tells of one run.

@@ -34,6 +34,11 @@ type RunInfo struct {
 	Checkpoint string
 	// Steps counts those that an event spoke of, by status.
 	Steps map[engine.StepStatus]int
+	// ForkedFrom is the run that it began as a copy of, "" for none, ForkPoint where
+	// in words. That run may have been removed since.
+	ForkedFrom, ForkPoint string
+	// Pinned runs are never removed by gc.
+	Pinned bool
 	// Holder is who owns it now, nil when nobody does.
 	Holder *Holder
 }
@@ -45,11 +50,13 @@ type Filter struct {
 	Limit    int                // newest first; 0 for all
 }
 
-const selectRun = "SELECT key, id, workflow, path, flow_version, status, class, cause, created_at, updated_at, coalesce(finished_at, 0), attempt, last_seq, coalesce(checkpoint, '') FROM runs "
+const selectRun = "SELECT key, id, workflow, path, flow_version, status, class, cause, created_at, updated_at, coalesce(finished_at, 0), attempt, last_seq, coalesce(checkpoint, ''), forked_from, pinned FROM runs "
 
 func scanRun(rows *sql.Rows) (key int64, r RunInfo, err error) {
 	var created, updated, finished int64
-	err = rows.Scan(&key, &r.ID, &r.Workflow, &r.Path, &r.FlowVersion, &r.Status, &r.Class, &r.Cause, &created, &updated, &finished, &r.Attempt, &r.LastSeq, &r.Checkpoint)
+	var fork string
+	err = rows.Scan(&key, &r.ID, &r.Workflow, &r.Path, &r.FlowVersion, &r.Status, &r.Class, &r.Cause, &created, &updated, &finished, &r.Attempt, &r.LastSeq, &r.Checkpoint, &fork, &r.Pinned)
+	r.ForkedFrom, r.ForkPoint, _ = strings.Cut(fork, "/")
 	r.Created, r.Updated, r.Finished = fromNano(created), fromNano(updated), fromNano(finished)
 	return key, r, err
 }

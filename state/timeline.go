@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"flowrun.dev/flow/engine"
@@ -31,6 +32,8 @@ type Timeline struct {
 	// that is a part of the run still.
 	Newest string
 	Points []Point // in the order of ending
+
+	starts map[string]int64 // step → event with which this round's first try began
 }
 
 // Timeline reads a run's line of checkpoints.
@@ -39,7 +42,7 @@ func (s *Store) Timeline(ctx context.Context, run string) (*Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Timeline{Run: run}
+	t := &Timeline{Run: run, starts: map[string]int64{}}
 	for i := range events {
 		t.add(&events[i])
 	}
@@ -53,9 +56,14 @@ func (t *Timeline) add(e *engine.Event) {
 	case engine.RunResumed:
 		for _, r := range b.Reset {
 			t.drop(r.Step)
+			delete(t.starts, r.Step)
 		}
 		if t.Newest = b.Checkpoint; t.Newest == "" {
 			t.Newest = t.Base
+		}
+	case engine.StepStarted:
+		if t.starts[b.Step] == 0 {
+			t.starts[b.Step] = e.Seq
 		}
 	case engine.StepFinished:
 		p := Point{Step: b.Step, Attempt: b.Attempt, Status: b.Outcome.Status, Before: t.Newest, After: b.Checkpoint, Seq: e.Seq}
@@ -105,4 +113,18 @@ func (t *Timeline) At(step string) (Point, error) {
 		}
 	}
 	return Point{}, e
+}
+
+// Start is the event with which the step's first try of this round began;
+// *StepError when it has not started.
+func (t *Timeline) Start(step string) (int64, error) {
+	if seq := t.starts[step]; seq > 0 {
+		return seq, nil
+	}
+	_, err := t.At(step)
+	e := &StepError{Run: t.Run, Step: step, Reason: "it has not started in this run"}
+	if se := (*StepError)(nil); errors.As(err, &se) {
+		e.Have = se.Have
+	}
+	return 0, e
 }

@@ -17,16 +17,18 @@ import (
 
 func cmdRuns(a *app) *cobra.Command {
 	var limit int
+	var tree bool
 	c := &cobra.Command{
 		Use: "runs", Short: "List runs, the newest first", Long: "Lists the runs of this project, the newest first." + exitHelp(0, 2, 3),
-		Example: "  flow runs\n  flow runs --json", Args: exactly(0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.listRuns(cmd.Context(), limit) },
+		Example: "  flow runs\n  flow runs --tree\n  flow runs --json", Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.listRuns(cmd.Context(), limit, tree) },
 	}
+	c.Flags().BoolVar(&tree, "tree", false, "each fork below the run that it began from")
 	c.Flags().IntVar(&limit, "limit", 50, "how many; 0 for all")
 	return c
 }
 
-func (a *app) listRuns(ctx context.Context, limit int) error {
+func (a *app) listRuns(ctx context.Context, limit int, tree bool) error {
 	rows := []report.RunRow{}
 	store, err := a.readState()
 	if err != nil {
@@ -45,6 +47,9 @@ func (a *app) listRuns(ctx context.Context, limit int) error {
 	if a.json {
 		return report.WriteJSON(a.out, rows)
 	}
+	if tree {
+		return report.RunsTree(a.out, rows, a.style())
+	}
 	return report.RunsTable(a.out, rows, a.style())
 }
 
@@ -56,7 +61,8 @@ func runRow(i state.RunInfo) report.RunRow {
 			end = time.Now()
 		}
 	}
-	r := report.RunRow{ID: i.ID, Workflow: i.Workflow, Status: i.Status, Started: i.Created, Duration: report.Seconds(end.Sub(i.Created)), Cause: i.Cause}
+	r := report.RunRow{ID: i.ID, Workflow: i.Workflow, Status: i.Status, Started: i.Created, Duration: report.Seconds(end.Sub(i.Created)), Cause: i.Cause,
+		ForkedFrom: i.ForkedFrom, ForkPoint: i.ForkPoint, Pinned: i.Pinned}
 	for status, n := range i.Steps {
 		r.StepsTotal += n
 		if status == engine.StepSucceeded || status == engine.StepIsSkipped {

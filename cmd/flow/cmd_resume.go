@@ -90,15 +90,31 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
-	if text != nil {
-		resumed.Text, resumed.Files = text, plan.Workflow.Files
+	return a.goOn(ctx, store, owner, &continuation{root: root, run: run, started: started, plan: plan, text: text, resumed: resumed}, f)
+}
+
+// continuation is a run with what PlanResume decided about it.
+type continuation struct {
+	root    string
+	run     *engine.Run
+	started engine.RunStarted
+	plan    *workflow.Plan
+	text    []byte // of the new definition, nil for the frozen one
+	resumed engine.RunResumed
+}
+
+// goOn runs what is left of a run that this process owns.
+func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, c *continuation, f *resumeFlags) error {
+	run, plan, resumed, id := c.run, c.plan, c.resumed, c.run.ID
+	if c.text != nil {
+		resumed.Text, resumed.Files = c.text, plan.Workflow.Files
 		run.Redefine(plan)
 	}
 	secrets, set, err := a.loadSecrets(plan.Workflow, f.envFile, filepath.Dir(plan.Workflow.Path))
 	if err != nil {
 		return err
 	}
-	options := started.Options
+	options := c.started.Options
 	options.Grace = f.grace
 	if err := a.agentsReady(plan, options); err != nil {
 		return err
@@ -112,7 +128,7 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
-	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: root,
+	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
 		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: baseOf(ctx, store, id)}
 	events, err := store.Events(ctx, id, 0)
 	if err != nil {
