@@ -52,6 +52,10 @@ const (
 	TierNone          Tier = "none"     // no isolation: driver host
 )
 
+// Strong reports whether a tier satisfies sandbox.require: strong, i.e. whether
+// commands have a root, processes and a network of their own.
+func (t Tier) Strong() bool { return t == TierNamespaceRoot || t == TierNamespaceUser }
+
 // Capabilities is what a driver can do on this machine, found by really starting
 // a sandbox, never by a version check. The preflight of plan and run refuses a
 // workflow that asks for more.
@@ -62,6 +66,9 @@ type Capabilities struct {
 	NoNetwork  bool   `json:"no_network"`       // can run a sandbox without any network
 	Network    bool   `json:"network"`          // can give it the full network
 	PathRights bool   `json:"path_rights"`      // Rights.ReadOnly and Write are enforced by the system
+	// LooseModes: Rights.ReadOnly does not keep modes, owners, times and attributes
+	// of files, so that what a command changed has to be looked at afterwards.
+	LooseModes bool `json:"loose_modes,omitempty"`
 	// SocketRights: Rights.NoSockets is enforced by the system.
 	SocketRights bool `json:"socket_rights"`
 	// Apart: commands that run at the same time can neither look into each other's

@@ -54,8 +54,9 @@ type OutputFunc func(step string, s Stream, p []byte)
 type Config struct {
 	RunID    string
 	Workflow *workflow.Workflow
-	// Driver that makes the sandbox, chosen by Choose.
-	Driver sandbox.Driver
+	// Driver that makes the sandbox, chosen by Choose, and what it can do here.
+	Driver       sandbox.Driver
+	Capabilities sandbox.Capabilities
 	// Dir is the run's own directory (0700) for sandboxes.
 	Dir string
 	// Source is the absolute path of workspace.from, "" for an empty workspace.
@@ -89,6 +90,10 @@ type Host struct {
 	last   string // newest checkpoint of the run's line
 	bank   *bank
 	base   string // checkpoint of the imported source
+
+	// checked is held for writing while an attempt runs whose changes are checked
+	// afterwards, so that they are its own.
+	checked sync.RWMutex
 }
 
 // NewHost returns a Host that has made nothing yet.

@@ -38,8 +38,19 @@ func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	}
 	defer cleanup()
 	out := engine.Outcome{Command: h.cfg.Redact.String(shown)}
+	rights, env, err := h.rights(sb, a, env)
+	if err != nil {
+		return h.placeFailed(ctx, out, err)
+	}
+	return h.bounded(ctx, sb, rights, func(enforced sandbox.Rights) engine.Outcome {
+		return h.execScript(ctx, sb, a, c, out, sandbox.Cmd{Argv: argv, Env: env, Rights: enforced,
+			Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
+	})
+}
 
-	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: argv, Env: env, Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
+// execScript runs the command of a `run:` step to its end.
+func (h *Host) execScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, out engine.Outcome, cmd sandbox.Cmd) engine.Outcome {
+	res, err := sb.Exec(ctx, cmd)
 	c.drain()
 	if err != nil {
 		return h.placeFailed(ctx, out, err)

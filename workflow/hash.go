@@ -23,6 +23,7 @@ type hashForm struct {
 	Retry    *Retry        `json:"retry,omitempty"`
 	Continue bool          `json:"continue,omitempty"`
 	Network  string        `json:"network,omitempty"`
+	Access   *Access       `json:"access,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
 }
@@ -52,6 +53,9 @@ func hashStep(w *Workflow, s *Step) string {
 		Continue: s.ContinueOnError, Network: w.Sandbox.Network}
 	if s.If != nil {
 		f.If = s.If.source
+	}
+	if s.Access.ReadOnly {
+		f.Access = &s.Access
 	}
 	if s.Retry.Written {
 		f.Retry = &s.Retry

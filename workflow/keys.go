@@ -53,6 +53,7 @@ const (
 	typeSecrets   KeyType = "list of names or maps"
 	typeRun       KeyType = "script or list"
 	typeAgent     KeyType = "prompt or map"
+	typeAccess    KeyType = "word or list of paths"
 	typeUndefined KeyType = ""
 )
 
@@ -111,6 +112,7 @@ func supportedKeys() []Key {
 		{In: inSecret, Name: "file", Type: typePath, Doc: "The file that holds it, relative to the workflow file.", Example: "../token.txt"},
 
 		{In: inSandbox, Name: "driver", Type: typeEnum, Enum: []string{"auto", "local", "host"}, Later: []string{"docker", "e2b"}, Default: "auto", Doc: "`local`: namespaces on this machine; `host`: no isolation, by explicit word only; `auto`: the best isolation there is, never `host`.", Example: "local"},
+		{In: inSandbox, Name: "require", Type: typeEnum, Enum: []string{"strong", "any"}, Default: "any", Doc: "`strong`: only isolation by namespaces; a machine that has only the landlock tier, or driver `host`, is refused. `any`: the strongest that starts here.", Example: "strong"},
 		{In: inSandbox, Name: "network", Type: typeEnum, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach.", Example: "full"},
 		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run"}, Later: []string{"step", "pool"}, Default: "run", Doc: "One sandbox serves all steps of a run.", Example: "run"},
 
@@ -133,6 +135,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "if", Type: typeExpr, Default: "success()", Doc: "Runs the step only when the expression is true.", Example: "inputs.mode == \"full\""},
 		{In: inStep, Name: "env", Type: typeEnv, Doc: "Settings for this step.", Example: "{WHO: \"${{ inputs.who }}\"}"},
 		{In: inStep, Name: "secrets", Type: typeNames, Doc: "The declared secrets that this step gets as variables. `run` steps only, for now.", Example: "[API_TOKEN]"},
+		{In: inStep, Name: "access", Type: typeAccess, Enum: []string{"write", "read"}, Default: "write", Doc: "What a `run` step may change of the workspace and the home: everything, nothing (`read`), or only the listed paths (`out/` is a folder, made when missing; `~/x` lies in the home). Scratch folders stay writable.", Example: "[out/, report.xml]"},
 		{In: inStep, Name: "timeout", Type: typeDuration, Doc: "Time limit of each attempt; its whole process tree ends.", Example: "10m"},
 		{In: inStep, Name: "retry", Type: typeObject, Of: inRetry, Doc: "How a failed attempt is repeated.", Example: "{max_attempts: 3}"},
 		{In: inStep, Name: "continue_on_error", Type: typeBool, Default: "false", Doc: "The run goes on when the step fails; its status stays `failed`.", Example: "true"},
@@ -174,10 +177,10 @@ func laterKeys() []Key {
 	}{
 		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify", "lint"}},
 		{inSecret, []string{"inject", "expose"}},
-		{inSandbox, []string{"require", "pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
+		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "access", "network", "foreach", "repeat", "cache", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "network", "foreach", "repeat", "cache", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

@@ -355,6 +355,8 @@ func (p *fileParser) sandbox(n *yaml.Node) {
 		switch k.Value {
 		case "driver":
 			p.w.Sandbox.Driver = p.word(ctxSandbox, k, v)
+		case "require":
+			p.w.Sandbox.Require = p.word(ctxSandbox, k, v)
 		case "network":
 			p.w.Sandbox.Network = p.word(ctxSandbox, k, v)
 		case "reuse":

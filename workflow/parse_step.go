@@ -123,7 +123,7 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 }
 
 // stepNodes are the values of a step that are read after all its keys are known.
-type stepNodes struct{ run, agent, shell, cond, env, outputs, secrets *yaml.Node }
+type stepNodes struct{ access, run, agent, shell, cond, env, outputs, secrets *yaml.Node }
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	s := &Step{Pos: pos(n), Timeout: p.defaults.timeout}
@@ -153,6 +153,9 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.env = v
 		case "secrets":
 			x.secrets = v
+		case "access":
+			s.Access = p.access(k, v)
+			x.access = k
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
 		case "retry":
@@ -203,6 +206,9 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 	case agent != nil:
 		s.Kind = KindAgent
 		s.Agent = p.agent(agent, sc)
+		if x.access != nil {
+			p.at("access", x.access, "access is for run steps; what an agent may change follows from its allowed_tools")
+		}
 		if s.Timeout == 0 {
 			d := p.at("agent-timeout", n, "agent step %s has no timeout", s.ID)
 			d.Severity = SeverityWarning

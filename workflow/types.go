@@ -64,6 +64,7 @@ type Secret struct {
 // SandboxSpec is where the run's steps run.
 type SandboxSpec struct {
 	Driver  string // auto (default), local, host
+	Require string // any (default), strong
 	Network string // none (default), full
 	Pos     Pos
 }
@@ -101,6 +102,7 @@ type Step struct {
 	Env      []EnvVar
 	// Secrets that this step is given, by name.
 	Secrets         []string
+	Access          Access
 	Timeout         time.Duration // per attempt, 0 for none
 	Retry           Retry
 	ContinueOnError bool

@@ -161,9 +161,19 @@ func (a *app) printDiagnostics(err error) error {
 }
 
 // choose probes the driver of a run: once, because a probe starts a sandbox.
-func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow) (sandbox.Driver, error) {
-	d, _, err := steps.Choose(ctx, first(o.Driver, w.Sandbox.Driver), a.drivers())
-	return d, err
+// It then refuses what the file asks for and this machine cannot do.
+func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow) (chosen, error) {
+	d, caps, err := steps.Choose(ctx, first(o.Driver, w.Sandbox.Driver), a.drivers())
+	if err == nil {
+		err = steps.Preflight(w, caps)
+	}
+	return chosen{d, caps}, err
+}
+
+// chosen is the driver of a run and what it can do here.
+type chosen struct {
+	driver sandbox.Driver
+	caps   sandbox.Capabilities
 }
 
 // openState opens the state directory for writing and sweeps what dead runs left.

@@ -12,7 +12,6 @@ import (
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
-	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -25,7 +24,7 @@ type session struct {
 	owner   *state.Owner
 	plan    *workflow.Plan
 	run     *engine.Run
-	driver  sandbox.Driver
+	driver  chosen
 	opening engine.Body
 	options engine.Options
 	project string
@@ -56,7 +55,7 @@ func (s *session) drive(ctx context.Context) error {
 		source = filepath.Join(s.project, w.Workspace.From)
 	}
 	host := steps.NewHost(steps.Config{
-		RunID: s.run.ID, Workflow: w, Driver: s.driver, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
+		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent,
 		Restore: s.restore, Base: s.base,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },

@@ -70,8 +70,8 @@ func (e *writableError) Error() string {
 	switch {
 	case errors.Is(e.err, unix.ENOENT):
 		return fmt.Sprintf("writable path %s does not exist; name its folder, with a slash at the end (it is then made when it is missing)", e.name)
-	case errors.Is(e.err, unix.ELOOP):
-		return fmt.Sprintf("writable path %s leads through a symlink", e.name)
+	case errors.Is(e.err, unix.ELOOP), errors.Is(e.err, unix.ENOTDIR):
+		return fmt.Sprintf("writable path %s is no folder or leads through a symlink", e.name)
 	}
 	return fmt.Sprintf("writable path %s: %v", e.name, e.err)
 }

@@ -1,0 +1,55 @@
+package steps
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/go-multierror"
+
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
+)
+
+// Preflight refuses a workflow that asks for what a driver cannot do on this
+// machine, all such wishes at once: the error is a *sandbox.Error of class invalid,
+// nil when there are none. It is about the machine; the file itself was judged by
+// package workflow, with the same verdict everywhere.
+func Preflight(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	var errs *multierror.Error
+	for _, check := range preflightChecks {
+		if err := check(w, caps); err != nil {
+			errs = multierror.Append(errs, err)
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return &sandbox.Error{Op: "check what this machine can do", Class: sandbox.ClassInvalid, Err: errs.ErrorOrNil(),
+		Hint: "`flow doctor` says what isolation this machine gives, and what would lift it."}
+}
+
+// preflightChecks is the table of what a file can ask for beyond its language.
+var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
+	checkTier,
+	checkNoNetwork,
+}
+
+func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	if w.Sandbox.Require != "strong" || caps.Tier.Strong() {
+		return nil
+	}
+	err := fmt.Errorf("sandbox.require is strong, and driver %s gives tier %s here", caps.Driver, caps.Tier)
+	if caps.Reason != "" {
+		err = fmt.Errorf("%w (%s)", err, caps.Reason)
+	}
+	return err
+}
+
+// checkNoNetwork: a file that says nothing runs on driver host too, which its
+// author chose by name; one that says `none` meant it.
+func checkNoNetwork(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	if w.Sandbox.Network != "none" || caps.NoNetwork {
+		return nil
+	}
+	return errors.New("sandbox.network is none, and driver " + caps.Driver + " cannot keep steps from the network")
+}
