@@ -19,6 +19,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	StepNotRun{}.Type():         decode[StepNotRun],
 	StepStarted{}.Type():        decode[StepStarted],
 	StepFinished{}.Type():       decode[StepFinished],
+	TurnCompleted{}.Type():      decode[TurnCompleted],
 	RetryScheduled{}.Type():     decode[RetryScheduled],
 	CancelRequested{}.Type():    decode[CancelRequested],
 	RunFinished{}.Type():        decode[RunFinished],

@@ -44,6 +44,7 @@ type Loop struct {
 	ctx     context.Context
 	now     time.Time
 	batch   []Event
+	waiting []chan<- error // of Durable bodies in the batch
 	actions []Action
 	starts  []StartStep
 	live    map[int]context.CancelCauseFunc // by node
@@ -182,6 +183,10 @@ func (l *Loop) collect(rs []result) []result {
 func (l *Loop) turn(outcomes []result) error {
 	emitted, asked := l.taken()
 	for _, b := range emitted {
+		if d, ok := b.(Durable); ok {
+			b = d.Body
+			l.waiting = append(l.waiting, d.Done)
+		}
 		if err := l.record(b); err != nil {
 			return err
 		}
@@ -239,6 +244,10 @@ func (l *Loop) flush() error {
 		}
 	}
 	l.batch = nil // the journal may keep the slice
+	for _, done := range l.waiting {
+		done <- nil
+	}
+	l.waiting = l.waiting[:0]
 	return nil
 }
 
@@ -272,13 +281,16 @@ func (l *Loop) inbox() error {
 	return nil
 }
 
-// emit keeps a fact for the next batch. It does not wake the loop: an append of
-// its own would cost a run of one short step a quarter of its time, and the inbox
-// tick comes within a second.
+// emit keeps a fact for the next batch. It does not wake the loop, unless somebody
+// waits for it: an append of its own would cost a run of one short step a quarter of
+// its time, and the inbox tick comes within a second.
 func (l *Loop) emit(b Body) {
 	l.mu.Lock()
 	l.emitted = append(l.emitted, b)
 	l.mu.Unlock()
+	if _, ok := b.(Durable); ok {
+		l.poke()
+	}
 }
 
 // abandon ends all steps after an error and waits for them. What they did is not

@@ -30,7 +30,8 @@ type Runner interface {
 	// before its output is durable. A cancelled ctx ends the step; context.Cause
 	// (a *StopError) says whether it was cancelled, interrupted or timed out.
 	// Facts that happen on the way (a sandbox was created) go to emit, which may
-	// be called from any goroutine until Run returns.
+	// be called from any goroutine until Run returns. A fact that has to be stored
+	// before the step goes on is a Durable.
 	Run(ctx context.Context, a Attempt, emit func(Body)) Outcome
 	// Checkpoint stores the workspace. Called when no step runs, with the
 	// outcomes since the last one; it fills in their changed files. It returns
@@ -56,6 +57,9 @@ type Attempt struct {
 	Timeout time.Duration
 	// Options of the run.
 	Options Options
+	// Continue is the turn at which a stopped conversation goes on, nil for none. Its
+	// files are those of the restored checkpoint, or have to be restored first.
+	Continue *TurnAt
 }
 
 // StopError is the cause with which a step's context is cancelled.

@@ -55,6 +55,10 @@ func (e *NotResumableError) Error() string {
 // from before the first start of the step of From, and of the changed and removed
 // ones that ended well, count: their work would otherwise be done upon its own
 // result. What ended after such a step began runs again then, by rule 5.
+//
+// An agent's step that was stopped (interrupted, timed out, rate limited, out of
+// budget, or in flight when the runner died) goes on at its last complete turn: then
+// the files of that turn are restored, if they hold all that stays done.
 func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, error) {
 	if err := resumable(plan, run, opt); err != nil {
 		return RunResumed{}, err
@@ -70,6 +74,7 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 	p.unfinished()
 	p.spread()
 	position, id := p.restore(before)
+	position, id = p.lastTurn(opt, before, position, id)
 	p.uncovered(position)
 	p.spread()
 	out := RunResumed{Attempt: run.Attempt + 1, Checkpoint: id}

@@ -67,6 +67,8 @@ type NodeState struct {
 	// denials (they are in the execution record; 10,000 steps stay small); nil
 	// before the first attempt ended.
 	Last *Outcome
+	// Turn is where the step's conversation can go on, nil when it cannot.
+	Turn *TurnAt
 	// Condition is the result of `if`.
 	Condition Truth
 	// Reason says why a step was not run, or why its condition failed.
@@ -100,6 +102,8 @@ type CheckpointAt struct {
 	ID   string
 	Step string
 	Seq  int64
+	// Turn: taken at the end of a turn of the step's conversation, not at its end.
+	Turn bool
 }
 
 // Phase of a run.

@@ -66,6 +66,8 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 		step, attempt = b.Step, b.Attempt
 	case StepFinished:
 		step, attempt = b.Step, b.Attempt
+	case TurnCompleted:
+		step, attempt = b.Step, b.Attempt
 	case RetryScheduled:
 		step, attempt = b.Step, b.Attempt
 	default:
@@ -99,6 +101,8 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 			ok = r.finished(i, e.Seq, b)
 		case RetryScheduled:
 			ok = r.scheduleRetry(i, b)
+		case TurnCompleted:
+			ok = r.turn(i, e.Seq, b)
 		}
 		return fmt.Sprintf("%s after %d attempts", n.Status, n.Attempts), ok
 	}
@@ -180,7 +184,15 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 		return false // a step would count as done without its files
 	}
 	for i := range resets.all() {
+		turn := r.Nodes[i].Turn
 		r.reset(i, restored)
+		r.Nodes[i].Turn = turn
+	}
+	for i := range r.Nodes {
+		// A conversation goes on only with the files of its turn.
+		if n := &r.Nodes[i]; n.Turn != nil && (b.Checkpoint == "" || n.Turn.Checkpoint != b.Checkpoint) {
+			n.Turn = nil
+		}
 	}
 	r.Status, r.Class, r.Cause, r.Attempt = RunRunning, ClassNone, "", b.Attempt
 	r.ActiveSince, r.FinishedAt = e.At, time.Time{}
@@ -333,6 +345,9 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 		return false
 	}
 	n.Status, n.Last = b.Outcome.Status, slim(b.Outcome)
+	if !continues(b.Outcome) {
+		n.Turn = nil
+	}
 	r.running.remove(i)
 	if n.Status == StepFailed || n.Status == StepTimedOut {
 		r.fresh.add(i)

@@ -180,7 +180,7 @@ func (l *Loop) start(s StartStep) {
 	ctx, cancel := context.WithCancelCause(l.ctx)
 	l.live[s.Node] = cancel
 	vars, err := l.vars(s.Node, true)
-	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Options: l.Run.Start.Options}
+	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
 	started := l.now.UTC()
 	go func() {
 		defer cancel(nil)

@@ -122,6 +122,10 @@ func (r *runRow) apply(e *engine.Event) {
 		if b.Checkpoint != "" {
 			r.checkpoint = b.Checkpoint
 		}
+	case engine.TurnCompleted:
+		if b.Checkpoint != "" {
+			r.checkpoint = b.Checkpoint
+		}
 	}
 }
 
@@ -146,6 +150,8 @@ func named(b engine.Body) (checkpoint, log string) {
 		return b.Checkpoint, ""
 	case engine.StepFinished:
 		return b.Checkpoint, b.Outcome.Log
+	case engine.TurnCompleted:
+		return b.Checkpoint, "" // its Data is a content, stored with all that are sealed
 	}
 	return "", ""
 }
