@@ -9,7 +9,7 @@ BUILD   := CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS
 TIME    ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build quickstart test race lint bench fuzz generate clean
+.PHONY: help tools build quickstart claude test race lint bench fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ build: tools ## build the static binary bin/flow
 
 quickstart: build ## build, then run examples/workflows/quickstart.yaml
 	./bin/flow run examples/workflows/quickstart.yaml
+
+claude: ## install the Claude Code CLI that tests run, outside of the repository
+	@timeout 300 scripts/claude-cli
 
 test: tools ## run all tests
 	$(GO) test -tags $(TAGS) -timeout $(TIME) ./...

@@ -61,7 +61,7 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 		return h.invalid(err)
 	}
 	out := engine.Outcome{Command: h.cfg.Redact.String(req.Prompt)}
-	req.Sandbox = sb
+	req.Sandbox, req.StateDir = sb, stepDirInside(sb)
 	req.Account = h.bank.of(a.Step)
 	req.Out = c.stdout.w
 

@@ -70,6 +70,8 @@ type Config struct {
 	// Secrets by name, for the steps that name them.
 	Secrets   map[string]string
 	Providers map[string]agent.Provider
+	// Mounts that every sandbox of the run shows, e.g. an agent's own program.
+	Mounts []sandbox.Mount
 	// Spent is what the agents of a resumed run spent in its earlier attempts, by step.
 	Spent map[string]agent.Spending
 	// Restore is the checkpoint that a resumed run continues from; Base the one

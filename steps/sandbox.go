@@ -81,7 +81,7 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
 	defer cancel()
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: network(h.cfg.Workflow.Sandbox.Network)})
+	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: network(h.cfg.Workflow.Sandbox.Network), Mounts: h.cfg.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err

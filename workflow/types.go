@@ -146,7 +146,7 @@ type RunStep struct {
 
 // AgentStep is `agent:`, its profile and the file's defaults merged in.
 type AgentStep struct {
-	Provider           string // anthropic, replay; (later) claude-code
+	Provider           string // anthropic, claude-code, replay
 	Profile            string
 	Model              string
 	Prompt             *Template

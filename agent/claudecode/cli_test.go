@@ -1,6 +1,7 @@
 package claudecode_test
 
 import (
+	"net/http"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -8,6 +9,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/agenttest"
 	"flowrun.dev/flow/agent/claudecode"
+	"flowrun.dev/flow/agent/gateway"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,7 +21,19 @@ func provider(t *testing.T, turns []agenttest.Turn) (*claudecode.Provider, *agen
 	t.Helper()
 	cli := agenttest.Claude(t)
 	api := agenttest.NewServer(t, turns...)
-	return claudecode.New(claudecode.Options{Path: cli, Gateway: &claudecode.Forward{BaseURL: api.URL, APIKey: realKey}}), api
+	return newProvider(t, cli, api.URL), api
+}
+
+// newProvider reaches the API at url with the key that must not enter a sandbox.
+func newProvider(t *testing.T, cli, url string) *claudecode.Provider {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	gw, err := gateway.New(gateway.Options{BaseURL: url, APIKey: realKey, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claudecode.New(claudecode.Options{Path: cli, Gateway: func() (*gateway.Gateway, error) { return gw, nil }})
 }
 
 func TestConformance(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"flowrun.dev/flow/agent"
-	"flowrun.dev/flow/sandbox"
 )
 
 // command is how the CLI is started.
@@ -26,13 +25,22 @@ const keyDescriptor = 9
 // process of the same user can read another's environment and arguments, not what
 // was in a pipe. The here-document is below PIPE_BUF: dash and bash (5.1 and newer)
 // make a pipe of it, not a file.
-var launch = fmt.Sprintf("IFS= read -r token && exec \"$@\" %d<<END\n$token\nEND\n", keyDescriptor)
+//
+// The CLI reads ~/.bashrc before its tools' first command, and an earlier step may
+// have written that: functions and aliases there would give an allowed command
+// another meaning. So its own home is a folder that does not exist, and what it
+// sources before each command gives the tools theirs back.
+var launch = fmt.Sprintf(`IFS= read -r token && mkdir -p "$CLAUDE_CONFIG_DIR" &&
+printf 'export HOME="$FLOW_AGENT_HOME"\n' > "$CLAUDE_ENV_FILE" && exec "$@" %d<<END
+$token
+END
+`, keyDescriptor)
 
 func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token string) command {
 	session := sessionID(r)
-	path := InsidePath
-	if r.Sandbox.Info().Tier == sandbox.TierNone {
-		path = p.o.Path
+	path := p.o.Path
+	if OwnRoot(r.Sandbox.Info().Tier) {
+		path = InsidePath
 	}
 	argv := []string{"/bin/sh", "-c", launch, "sh", path,
 		"--output-format", "stream-json", "--verbose", "--input-format", "stream-json",
@@ -85,26 +93,26 @@ func environment(r agent.Request, url string) []string {
 	home := ""
 	for _, kv := range base {
 		name, value, _ := strings.Cut(kv, "=")
-		if name == "HOME" {
+		switch {
+		case name == "HOME":
 			home = value
+		case !steers(name):
+			env = append(env, kv)
 		}
-		if steers(name) {
-			continue
-		}
-		env = append(env, kv)
 	}
 	dir := r.StateDir
 	if dir == "" {
 		dir = home
 	}
-	env = append(env, "ANTHROPIC_BASE_URL="+url, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost",
-		"CLAUDE_CONFIG_DIR="+dir+"/claude-"+fileName(r.StepID)+"-"+strconv.Itoa(r.Attempt))
+	dir += "/claude-" + fileName(r.StepID) + "-" + strconv.Itoa(r.Attempt)
+	env = append(env, "ANTHROPIC_BASE_URL="+url, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "SHELL=/bin/bash",
+		"CLAUDE_CONFIG_DIR="+dir, "CLAUDE_ENV_FILE="+dir+"/env.sh", "HOME="+dir+"/home", "FLOW_AGENT_HOME="+home)
 	return append(env, settings...)
 }
 
 func steers(name string) bool {
 	up := strings.ToUpper(name)
-	for _, prefix := range []string{"ANTHROPIC_", "CLAUDE", "BUN_", "API_TIMEOUT", "DISABLE_", "NO_PROXY", "IS_SANDBOX", "OTEL_"} {
+	for _, prefix := range []string{"ANTHROPIC_", "CLAUDE", "BUN_", "API_TIMEOUT", "DISABLE_", "NO_PROXY", "IS_SANDBOX", "OTEL_", "SHELL", "BASH_ENV", "FLOW_AGENT_HOME"} {
 		if strings.HasPrefix(up, prefix) {
 			return true
 		}

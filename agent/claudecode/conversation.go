@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/agent/screen"
 	"flowrun.dev/flow/agent/tools"
 	"flowrun.dev/flow/sandbox"
@@ -30,15 +31,17 @@ type conversation struct {
 	version string
 	refused map[string]bool // tool_use ids of denied calls
 
-	mu      sync.Mutex
-	res     agent.Result
-	turn    *turn // answered, its results not yet known
-	index   int   // of the next turn
-	results map[string]json.RawMessage
-	denied  error        // the first denial, for on_denied: fail
-	fatal   error        // why we ended the CLI
-	api     *agent.Error // the last request's failure
-	last    *resultEvent
+	mu       sync.Mutex
+	changed  *sync.Cond // inFlight
+	inFlight int        // requests without the end of their answer
+	res      agent.Result
+	turn     *turn // answered, its results not yet known
+	index    int   // of the next turn
+	results  map[string]json.RawMessage
+	denied   error        // the first denial, for on_denied: fail
+	fatal    error        // why we ended the CLI
+	api      *agent.Error // the last request's failure
+	last     *resultEvent
 }
 
 func newConversation(r agent.Request, policy *agent.Policy, stop context.CancelCauseFunc) *conversation {
@@ -46,12 +49,13 @@ func newConversation(r agent.Request, policy *agent.Policy, stop context.CancelC
 		r: r, policy: policy, offered: policy.Offered(), set: tools.New(r.Sandbox, r.Env, policy), screen: screen.New(r.Out), stop: stop,
 		refused: map[string]bool{}, results: map[string]json.RawMessage{},
 	}
+	c.changed = sync.NewCond(&c.mu)
 	c.res.Model = r.Model
 	return c
 }
 
 // hold runs the CLI to its end.
-func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, error) {
+func (c *conversation) hold(ctx context.Context, session *gateway.Session, cmd command) (agent.Result, error) {
 	c.screen.Prompt(c.r.Prompt)
 	p, err := start(ctx, c.r.Sandbox, cmd)
 	if err != nil {
@@ -66,7 +70,13 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 		c.fail(err)
 	}
 	exit, err := p.wait()
-	return c.ended(ctx, exit, err)
+	err = c.ended(ctx, session, exit, err)
+	// The gateway counts what was paid for, broken answers as well.
+	spent := session.Spent()
+	u := &c.res.Usage
+	u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens = spent.InputTokens, spent.OutputTokens, spent.CacheReadTokens, spent.CacheWriteTokens
+	u.CostUSD, u.CostUnknown = spent.CostUSD, spent.CostUnknown
+	return c.res, err
 }
 
 // fail ends the CLI; the first reason is the conversation's.
@@ -79,27 +89,27 @@ func (c *conversation) fail(err error) {
 	c.stop(err)
 }
 
-func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error) (agent.Result, error) {
+// ended is why the conversation is no success, nil when it is one.
+func (c *conversation) ended(ctx context.Context, session *gateway.Session, exit sandbox.Result, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closeTurn()
+	refused := session.Refused()
 	switch {
 	case c.fatal != nil:
-		return c.res, failure(c.fatal)
+		return failure(c.fatal)
 	case ctx.Err() != nil:
-		return c.res, failure(fmt.Errorf("the conversation was stopped in turn %d: %w", c.index+1, context.Cause(ctx)))
+		return failure(fmt.Errorf("the conversation was stopped in turn %d: %w", c.index+1, context.Cause(ctx)))
 	case err != nil:
-		return c.res, failure(err)
+		return failure(err)
+	case refused != nil: // a budget, for example
+		return refused
 	}
-	if c.last != nil {
-		c.res.Usage.CostUSD = c.last.TotalCostUSD
-	}
-	c.res.Usage.CostUnknown = c.last == nil
 	end := ending{exit: exit, result: c.last, stderr: c.p.stderr.String(), api: c.api, stop: c.res.StopReason, maxTurns: c.r.MaxTurns}
 	if ae := end.failure(); ae != nil {
-		return c.res, ae
+		return ae
 	}
-	return c.res, nil
+	return nil
 }
 
 // closeTurn records the last turn, which no request follows, when it is complete.
@@ -120,12 +130,16 @@ func (c *conversation) closeTurn() {
 
 const initID = "init"
 
+// initialize is the first message: it registers the gate.
+func initialize() any {
+	hook := map[string]any{"matcher": nil, "hookCallbackIds": []string{"gate"}, "timeout": 600, "onFailure": "block"}
+	return map[string]any{"type": "control_request", "request_id": initID,
+		"request": map[string]any{"subtype": "initialize", "hooks": map[string]any{"PreToolUse": []any{hook}}}}
+}
+
 // listen serves the CLI until its output ends. An error means that it must be ended.
 func (c *conversation) listen(ctx context.Context) error {
-	hook := map[string]any{"matcher": nil, "hookCallbackIds": []string{"gate"}, "timeout": 600, "onFailure": "block"}
-	err := c.p.send(map[string]any{"type": "control_request", "request_id": initID,
-		"request": map[string]any{"subtype": "initialize", "hooks": map[string]any{"PreToolUse": []any{hook}}}})
-	if err != nil {
+	if err := c.p.send(initialize()); err != nil {
 		return err
 	}
 	for {
@@ -176,22 +190,30 @@ func (c *conversation) event(ctx context.Context, line []byte) error {
 
 // initialized asks the prompt once the CLI has confirmed the gate.
 func (c *conversation) initialized(line []byte) error {
-	var r controlResponse
-	if err := json.Unmarshal(line, &r); err != nil {
-		return fmt.Errorf("read the CLI's answer to initialize: %w", err)
-	}
-	if r.Response.RequestID != initID {
-		return nil
-	}
-	if r.Response.Subtype != "success" {
-		return invalid("", "initialize the CLI: %s", r.Response.Error)
-	}
-	if !r.Response.Response.HookOnFailure {
-		return invalid("update Claude Code to 2.1.330 or newer (flow doctor shows the version)",
-			"use provider claude-code: this version of the CLI does not report hook_on_failure_supported: a failing check of a tool call would let the call run")
+	ours, err := confirmed(line)
+	if err != nil || !ours {
+		return err
 	}
 	return c.p.send(map[string]any{"type": "user", "session_id": "", "parent_tool_use_id": nil,
 		"message": map[string]any{"role": "user", "content": []any{map[string]any{"type": "text", "text": c.r.Prompt}}}})
+}
+
+// confirmed reads the answer to initialize; ours is false for another one.
+func confirmed(line []byte) (ours bool, err error) {
+	var r controlResponse
+	if err := json.Unmarshal(line, &r); err != nil {
+		return false, fmt.Errorf("read the CLI's answer to initialize: %w", err)
+	}
+	switch {
+	case r.Response.RequestID != initID:
+		return false, nil
+	case r.Response.Subtype != "success":
+		return false, invalid("", "initialize the CLI: %s", r.Response.Error)
+	case !r.Response.Response.HookOnFailure:
+		return false, invalid(UpdateHint, "use provider claude-code: this version of the CLI does not report hook_on_failure_supported: "+
+			"a failing check of a tool call would let the call run")
+	}
+	return true, nil
 }
 
 // began compares what the CLI has with what the step allows.

@@ -2,8 +2,7 @@
 // in the run's sandbox, with this process as the judge of its tool calls.
 //
 // Words: the CLI is Anthropic's `claude` program; the control protocol is JSON lines
-// both ways over its stdin and stdout; the tap is the handler between the CLI and the
-// gateway to the model's API, through which every request goes.
+// both ways over its stdin and stdout; the gateway is the only way to the model's API.
 //
 // Invariants:
 //
@@ -23,6 +22,6 @@
 //
 // Measured with version 2.1.330; other versions are used when they pass 1 and 2.
 //
-// Imports of this module: agent, agent/anthropic, agent/loop, agent/screen,
-// agent/tools and sandbox.
+// Imports of this module: agent, agent/anthropic, agent/gateway, agent/loop,
+// agent/screen, agent/tools and sandbox.
 package claudecode

@@ -5,25 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/sandbox"
 )
 
-// InsidePath is where sandboxes with a root of their own show the CLI.
+// Name of the provider in workflow files.
+const Name = "claude-code"
+
+// InsidePath is where sandboxes with a root of their own have to show the CLI.
 const InsidePath = "/flow/claude-code/claude"
 
-// Gateway serves the model's API to conversations; it alone knows the key.
-type Gateway interface {
-	// Check says what is missing before anything starts.
-	Check() error
-	// Open returns the API for one conversation and the token that its requests
-	// have to carry as x-api-key.
-	Open(r agent.Request) (api http.Handler, token string, err error)
+// OwnRoot says whether sandboxes of the tier have a root of their own; in the others
+// the CLI is where it is on the machine.
+func OwnRoot(t sandbox.Tier) bool {
+	return t == sandbox.TierNamespaceRoot || t == sandbox.TierNamespaceUser
 }
 
 // Options of the provider.
@@ -31,8 +31,9 @@ type Options struct {
 	// Path of the CLI on this machine, links followed; "" when there is none.
 	Path string
 	// Sought says where Path was looked for, for the error that there is none.
-	Sought  string
-	Gateway Gateway
+	Sought string
+	// Gateway to the API; its error (no key, no usable address) is Check's.
+	Gateway func() (*gateway.Gateway, error)
 }
 
 // Provider is the agent.Provider `claude-code`. It may be used by several goroutines.
@@ -43,8 +44,8 @@ var _ agent.Provider = (*Provider)(nil)
 // New returns the provider. Whether it could work is said by Check.
 func New(o Options) *Provider { return &Provider{o: o} }
 
-// Name is "claude-code".
-func (p *Provider) Name() string { return "claude-code" }
+// Name is Name.
+func (p *Provider) Name() string { return Name }
 
 // toolNames are the CLI's tools that a step may be allowed. The others of the CLI
 // (subagents, the web, MCP servers) are not supported yet.
@@ -61,11 +62,25 @@ func (p *Provider) Check(r agent.Request) error {
 		return invalid("set FLOW_CLAUDE to the native binary of the npm package @anthropic-ai/claude-code-linux-x64 (or the one of your system)",
 			"use provider claude-code: %v", err)
 	}
-	if err := p.o.Gateway.Check(); err != nil {
-		return err
-	}
-	_, err := newPolicy(r)
+	_, err := p.gateway(r)
 	return err
+}
+
+func (p *Provider) gateway(r agent.Request) (*gateway.Gateway, error) {
+	gw, err := p.o.Gateway()
+	if err != nil {
+		return nil, &agent.Error{Class: agent.ClassInvalid, Err: fmt.Errorf("use provider claude-code: %w", err), Hint: gateway.SettingHint}
+	}
+	if _, err := newPolicy(r); err != nil {
+		return nil, err
+	}
+	// Without `model` the CLI chooses one, and the gateway judges its price.
+	if r.Model != "" {
+		if err := gateway.Priced(gw.Prices(), r.Model, r.Account.BoundsCost()); err != nil {
+			return nil, err
+		}
+	}
+	return gw, nil
 }
 
 // native refuses a script: what it needs beside itself is not in a sandbox.
@@ -139,23 +154,25 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	if strings.TrimSpace(r.Prompt) == "" {
 		return agent.Result{}, invalid("", "hold a conversation: the prompt is empty")
 	}
-	policy, err := newPolicy(r)
+	gw, err := p.gateway(r)
 	if err != nil {
 		return agent.Result{}, err
 	}
-	api, token, err := p.o.Gateway.Open(r)
+	policy, err := newPolicy(r)
 	if err != nil {
 		return agent.Result{}, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := newConversation(r, policy, cancel)
-	url, closeAPI, err := serve(ctx, r.Sandbox, c.tap(api))
+	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: r.Account, Before: c.before, Record: c.answered})
+	defer session.Close()
+	url, closeAPI, err := serve(ctx, r.Sandbox, gw)
 	if err != nil {
-		return c.res, err
+		return c.res, failure(err)
 	}
 	defer closeAPI()
-	return c.hold(ctx, p.command(r, policy, url, token))
+	return c.hold(ctx, session, p.command(r, policy, url, session.Token()))
 }
 
 // failure makes any error an *agent.Error.

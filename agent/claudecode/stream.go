@@ -4,11 +4,24 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 
 	sdk "github.com/anthropics/anthropic-sdk-go"
 )
+
+// maxAnswer bounds one line of an answer; the gateway keeps no longer ones.
+const maxAnswer = 64 << 20
+
+var errNoAnswer = errors.New("the answer broke off before its end")
+
+func brokenOff(err error) error {
+	if err == nil {
+		return errNoAnswer
+	}
+	return fmt.Errorf("%w: %w", errNoAnswer, err)
+}
 
 // streamError is an error event in an answer that had begun.
 type streamError struct{ body []byte }
@@ -26,7 +39,7 @@ func message(contentType string, body []byte) (json.RawMessage, error) {
 	var acc sdk.Message
 	whole := false
 	lines := bufio.NewScanner(bytes.NewReader(body))
-	lines.Buffer(nil, maxBody)
+	lines.Buffer(nil, maxAnswer)
 	for lines.Scan() {
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
 		if !ok {

@@ -114,6 +114,9 @@ func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := g.forward(r, body)
 	if err != nil {
 		s.leave(in.Model, nil)
+		if s.o.Record != nil {
+			s.o.Record(Exchange{Request: body, Err: err})
+		}
 		return nil, err
 	}
 	m := &meter{ReadCloser: resp.Body, streamed: isStream(resp.Header.Get("Content-Type")), keep: s.o.Record != nil}

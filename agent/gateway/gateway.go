@@ -89,6 +89,8 @@ type Exchange struct {
 	Response     []byte // as it came
 	Whole        bool   // the answer reached its end
 	ResponseHead http.Header
+	// Err is why the API was not reached; there is no answer then, and Status is 0.
+	Err error
 }
 
 // SessionOptions are what belongs to one attempt of a step.
@@ -99,7 +101,7 @@ type SessionOptions struct {
 	// Before is asked before a request to the model is forwarded, one request at a
 	// time; its error refuses the request. nil for none.
 	Before func(ctx context.Context, r Request) error
-	// Record gets every exchange after its end; nil for none.
+	// Record gets every exchange that was not refused, after its end; nil for none.
 	Record func(Exchange)
 }
 

@@ -115,7 +115,7 @@ type check struct {
 
 func cmdDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Say what isolation this machine gives, and why", Long: "Really starts a sandbox of each kind and opens the database." + exitHelp(0, 3),
+		Use: "doctor", Short: "Say what isolation this machine gives, and why", Long: "Really starts a sandbox of each kind and Claude Code's CLI where it is installed, and opens the database." + exitHelp(0, 3),
 		Example: "  flow doctor --json", Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
 	}
@@ -140,7 +140,7 @@ func (a *app) doctor(ctx context.Context) error {
 		}
 		checks = append(checks, c)
 	}
-	checks = append(checks, a.checkState(ctx))
+	checks = append(checks, a.checkState(ctx), a.checkClaude(ctx))
 	bad := []string{}
 	for _, c := range checks {
 		if !c.OK {

@@ -8,6 +8,7 @@ import (
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/anthropic"
+	"flowrun.dev/flow/agent/claudecode"
 	"flowrun.dev/flow/agent/gateway"
 	replayer "flowrun.dev/flow/agent/replay"
 	"flowrun.dev/flow/sandbox"
@@ -28,9 +29,12 @@ func (a *app) drivers() []sandbox.Driver {
 
 // providers is the table of agent providers by name. The keys stay in this process.
 func (a *app) providers() map[string]agent.Provider {
+	gw := sync.OnceValues(a.gateway)
+	cli, sought := a.claude()
 	return map[string]agent.Provider{
-		"anthropic": anthropic.New(anthropic.Options{Gateway: sync.OnceValues(a.gateway)}),
-		"replay":    replayer.New(),
+		"anthropic":     anthropic.New(anthropic.Options{Gateway: gw}),
+		claudecode.Name: claudecode.New(claudecode.Options{Path: cli, Sought: sought, Gateway: gw}),
+		"replay":        replayer.New(),
 	}
 }
 

@@ -2,10 +2,10 @@ package claudecode
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,10 +14,8 @@ import (
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/anthropic"
+	"flowrun.dev/flow/agent/gateway"
 )
-
-// maxBody bounds one request: the API's own limit is 32 MB.
-const maxBody = 64 << 20
 
 // turn is an answer whose results are not yet known.
 type turn struct {
@@ -25,38 +23,31 @@ type turn struct {
 	calls    []string // ids of its tool_use blocks
 }
 
-// tap returns the handler between the CLI and the gateway. It sees every request and
-// answer: turns, tokens and errors are taken from here, not from the CLI's words.
-func (c *conversation) tap(gateway http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost || r.URL.Path != "/v1/messages" {
-			gateway.ServeHTTP(w, r)
-			return
-		}
-		body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-		if err != nil || len(body) > maxBody {
-			answer(w, http.StatusBadRequest, "invalid_request_error", "the request is too large or broke off")
-			return
-		}
-		if err := c.request(body); err != nil {
-			c.fail(err)
-			answer(w, http.StatusBadRequest, "invalid_request_error", "flow has ended this conversation")
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		// The answer is read here as well, so it must not be compressed.
-		r.Header.Del("Accept-Encoding")
-		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-		gateway.ServeHTTP(rec, r)
-		c.answer(rec)
-	})
-}
-
-// request is the boundary of turns: what was answered before is complete now. The
-// request waits until the turn is stored.
-func (c *conversation) request(body []byte) error {
+// before is the boundary of turns: what was answered before is complete when the
+// next request comes. That request waits until the turn is stored.
+func (c *conversation) before(ctx context.Context, r gateway.Request) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	stop := context.AfterFunc(ctx, c.changed.Broadcast)
+	defer stop()
+	for c.inFlight > 0 && ctx.Err() == nil { // its last bytes are on their way
+		c.changed.Wait()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := c.boundary(r.Body); err != nil {
+		if c.fatal == nil {
+			c.fatal = err
+		}
+		c.stop(err)
+		return err
+	}
+	c.inFlight++
+	return nil
+}
+
+func (c *conversation) boundary(body []byte) error {
 	if c.fatal != nil {
 		return c.fatal
 	}
@@ -143,45 +134,47 @@ func asBytes(list []json.RawMessage) [][]byte {
 	return out
 }
 
-// answer takes what the gateway answered into the conversation.
-func (c *conversation) answer(rec *recorder) {
+// answered takes an exchange with the API into the conversation.
+func (c *conversation) answered(e gateway.Exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if rec.status >= 300 {
-		c.api = anthropic.HTTPError(rec.status, rec.Header(), rec.body.Bytes())
+	c.inFlight--
+	c.changed.Broadcast()
+	switch {
+	case e.Err != nil:
+		c.api = &agent.Error{Class: agent.ClassInfrastructure, Err: e.Err, Hint: "check the network and ANTHROPIC_BASE_URL; flow resume goes on"}
+		return
+	case e.Status >= 300:
+		c.api = anthropic.HTTPError(e.Status, e.ResponseHead, e.Response)
 		return
 	}
-	raw, err := message(rec.Header().Get("content-type"), rec.body.Bytes())
+	raw, err := message(e.ContentType, e.Response)
 	var refused *streamError
 	switch {
 	case errors.As(err, &refused):
-		c.api = anthropic.HTTPError(http.StatusOK, rec.Header(), refused.body)
+		c.api = anthropic.HTTPError(http.StatusOK, e.ResponseHead, refused.body)
 		return
 	case err != nil:
 		c.api = &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("ask the model: %w", err)}
 		return
 	}
+	if err := c.take(raw); err != nil {
+		c.api = &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("read the model's answer: %w", err)}
+	}
+}
+
+// take makes a whole answer the open turn.
+func (c *conversation) take(raw json.RawMessage) error {
 	var m struct {
 		Model      string          `json:"model"`
 		Content    json.RawMessage `json:"content"`
 		StopReason string          `json:"stop_reason"`
-		Usage      struct {
-			Input      int64 `json:"input_tokens"`
-			Output     int64 `json:"output_tokens"`
-			CacheRead  int64 `json:"cache_read_input_tokens"`
-			CacheWrite int64 `json:"cache_creation_input_tokens"`
-		} `json:"usage"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
-		c.api = &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("read the model's answer: %w", err)}
-		return
+		return err
 	}
 	u := &c.res.Usage
 	u.Turns++
-	u.InputTokens += m.Usage.Input
-	u.OutputTokens += m.Usage.Output
-	u.CacheReadTokens += m.Usage.CacheRead
-	u.CacheWriteTokens += m.Usage.CacheWrite
 	if m.Model != "" {
 		c.res.Model = m.Model
 	}
@@ -199,26 +192,5 @@ func (c *conversation) answer(rec *recorder) {
 		}
 	}
 	c.res.Text = strings.TrimSpace(strings.Join(text, "\n\n"))
+	return nil
 }
-
-// recorder keeps a copy of an answer as it passes.
-type recorder struct {
-	http.ResponseWriter
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	if r.body.Len() < maxBody {
-		r.body.Write(b)
-	}
-	return r.ResponseWriter.Write(b)
-}
-
-// Unwrap lets a reverse proxy flush.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
