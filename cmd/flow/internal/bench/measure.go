@@ -53,7 +53,7 @@ func durability(b *runner) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := file(dir, "w.yaml", steps(n, "host", "sh", false)); err != nil {
+	if err := file(dir, "w.yaml", trueSteps(n, "host", "sh", false)); err != nil {
 		return nil, err
 	}
 	res, err := tracer.Trace(tracer.Job{Argv: []string{b.flow, "run", "--output", "plain", "w.yaml"}, Dir: dir, Under: filepath.Join(dir, ".flow")})
@@ -122,7 +122,7 @@ func output(b *runner) ([]row, error) {
 				step += "    secrets: [BENCH_TOKEN]\n"
 			}
 			err := errors.Join(
-				file(dir, "w.yaml", "name: bench\n"+secrets+"sandbox: {driver: host}\nsteps:\n"+step),
+				file(dir, "w.yaml", "name: bench\n"+secrets+"sandbox: {driver: host}\ndefaults: {shell: sh}\nsteps:\n"+step),
 				file(dir, "env", env+"\n"))
 			if err != nil {
 				return sample{}, err
@@ -174,7 +174,7 @@ func big(n int) string {
 // step to go: an upper bound of the time to the next step.
 func resume(b *runner) ([]row, error) {
 	m, err := b.medians(5, func(dir string) (sample, error) {
-		text := steps(1000, "host", "sh", false) + "  - {id: last, run: \"[ \\\"$FLOW_ATTEMPT\\\" -gt 1 ]\"}\n"
+		text := trueSteps(1000, "host", "sh", false) + "  - {id: last, run: \"[ \\\"$FLOW_ATTEMPT\\\" -gt 1 ]\"}\n"
 		if err := file(dir, "w.yaml", text); err != nil {
 			return sample{}, err
 		}

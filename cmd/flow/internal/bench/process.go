@@ -82,8 +82,8 @@ func file(dir, name, text string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
 }
 
-// steps writes n steps `true`; wide ones need nothing.
-func steps(n int, driver, shell string, wide bool) string {
+// trueSteps writes n steps `true`; wide ones need nothing.
+func trueSteps(n int, driver, shell string, wide bool) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "name: bench\nsandbox: {driver: %s}\nmax_parallel: 8\ndefaults: {shell: %s}\nsteps:\n", driver, shell)
 	needs := ""
@@ -99,7 +99,7 @@ func steps(n int, driver, shell string, wide bool) string {
 // flowSteps runs n of them in a project.
 func (b *runner) flowSteps(n int, driver, shell string, wide bool) func(dir string) (sample, error) {
 	return func(dir string) (sample, error) {
-		if err := file(dir, "w.yaml", steps(n, driver, shell, wide)); err != nil {
+		if err := file(dir, "w.yaml", trueSteps(n, driver, shell, wide)); err != nil {
 			return sample{}, err
 		}
 		return run(dir, 0, b.flow, "run", "--output", "plain", "w.yaml")

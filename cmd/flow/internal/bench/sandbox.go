@@ -5,11 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"time"
 
+	"flowrun.dev/flow/agent/anthropic"
+	"flowrun.dev/flow/agent/replay"
+	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/local"
+	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/steps"
 )
+
+// linked makes this program as large as flow: a sandbox starts it twice as init, and
+// what it links is initialised there too.
+var linked = []any{anthropic.New, replay.New, report.New, state.Open, steps.Choose}
 
 // sandboxes times making a local sandbox and running /bin/true in a living one;
 // a bare fork and exec is taken in the same rounds.
@@ -51,6 +61,7 @@ func sandboxes(b *runner) ([]row, error) {
 			return nil, err
 		}
 	}
+	runtime.KeepAlive(linked)
 	c, e, f := middle(creates), middle(execs), middle(floors)
 	return []row{
 		{what: "/bin/true: fork and exec with os/exec", got: f},
