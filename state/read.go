@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"flowrun.dev/flow/engine"
 )
@@ -227,31 +230,66 @@ func (s *Store) newest(ctx context.Context, word string, f Filter) (string, erro
 
 // Events reads a run's events after a number (0: all), in order.
 func (s *Store) Events(ctx context.Context, id string, after int64) ([]engine.Event, error) {
-	var out []engine.Event
+	var rows []eventRow
 	known := false
 	err := s.each(ctx, `SELECT e.seq, e.at, e.type, e.body FROM runs r LEFT JOIN events e
-		ON e.id > (r.key << 32) | ? AND e.id < (r.key + 1) << 32 WHERE r.id = ? ORDER BY e.id`, []any{after, id}, func(rows *sql.Rows) error {
+		ON e.id > (r.key << 32) | ? AND e.id < (r.key + 1) << 32 WHERE r.id = ? ORDER BY e.id`, []any{after, id}, func(r *sql.Rows) error {
 		known = true
 		var seq, at sql.NullInt64
+		var row eventRow
 		var typ sql.NullString
-		var body []byte
-		if err := rows.Scan(&seq, &at, &typ, &body); err != nil || !seq.Valid {
+		if err := r.Scan(&seq, &at, &typ, &row.body); err != nil || !seq.Valid {
 			return err
 		}
-		b, err := engine.Decode(typ.String, body)
-		if err != nil {
-			return fmt.Errorf("event %d: %w", seq.Int64, err)
-		}
-		if want := after + 1 + int64(len(out)); seq.Int64 != want {
+		if want := after + 1 + int64(len(rows)); seq.Int64 != want {
 			return fmt.Errorf("%w: event %d is missing", ErrCorrupt, want)
 		}
-		out = append(out, engine.Event{Seq: seq.Int64, At: fromNano(at.Int64), Body: b})
+		row.seq, row.at, row.typ = seq.Int64, at.Int64, typ.String
+		rows = append(rows, row)
 		return nil
 	})
 	if err == nil && !known {
 		err = ErrNotFound
 	}
+	var out []engine.Event
+	if err == nil {
+		out, err = decodeEvents(rows)
+	}
 	return out, wrap("read events of run "+id, err)
+}
+
+// eventRow is an event as it is stored.
+type eventRow struct {
+	seq, at int64
+	typ     string
+	body    []byte
+}
+
+// decodeTogether is from how many events on all processors decode: it takes two
+// thirds of reading a long run.
+const decodeTogether = 256
+
+func decodeEvents(rows []eventRow) ([]engine.Event, error) {
+	out := make([]engine.Event, len(rows))
+	part := func(from, to int) error {
+		for i, r := range rows[from:to] {
+			b, err := engine.Decode(r.typ, r.body)
+			if err != nil {
+				return fmt.Errorf("event %d: %w", r.seq, err)
+			}
+			out[from+i] = engine.Event{Seq: r.seq, At: fromNano(r.at), Body: b}
+		}
+		return nil
+	}
+	if len(rows) < decodeTogether {
+		return out, part(0, len(rows))
+	}
+	var g errgroup.Group
+	size := (len(rows) + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0)
+	for from := 0; from < len(rows); from += size {
+		g.Go(func() error { return part(from, min(from+size, len(rows))) })
+	}
+	return out, g.Wait()
 }
 
 // StepInfo is where a step is. Steps that no event spoke of yet are not listed.

@@ -118,11 +118,11 @@ func (a *app) frozenDefinition(ctx context.Context, store *state.Store, id strin
 	if err != nil {
 		return nil, "", err
 	}
-	run, _, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, root, id)
 	if err != nil {
 		return nil, "", err
 	}
-	return run.Plan().Workflow, root, nil
+	return past.run.Plan().Workflow, root, nil
 }
 
 func (a *app) bringBack(ctx context.Context, store *state.Store, r *result, dst string) (checkpoint.ApplyReport, error) {

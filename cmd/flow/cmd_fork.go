@@ -63,10 +63,11 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 		return err
 	}
 	defer store.Close()
-	old, started, err := replay(ctx, store, root, id)
+	before, err := replay(ctx, store, root, id)
 	if err != nil {
 		return err
 	}
+	old, started := before.run, before.started
 	plan, text, err := a.forkDefinition(root, old, f)
 	if err != nil {
 		return err
@@ -88,11 +89,7 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 		return err
 	}
 	// The first event's text is the one that the history before the point follows.
-	events, err := store.Events(ctx, id, 0)
-	if err != nil {
-		return err
-	}
-	frozen := events[0].Body.(engine.RunStarted) // replay has seen it
+	frozen := before.events[0].Body.(engine.RunStarted) // replay has seen it
 	if text == nil {
 		text = old.Plan().Workflow.Text
 	}
@@ -103,15 +100,15 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 	}
 	defer owner.Close()
 	fmt.Fprintf(a.err, "flow: run %s is a fork of %s, %s\n", started.RunID, id, point)
-	run, started, err := replay(ctx, store, root, started.RunID)
+	forked, err := replay(ctx, store, root, started.RunID)
 	if err != nil {
 		return err
 	}
-	resumed, err := engine.PlanResume(plan, run, engine.ResumeOptions{Point: true})
+	resumed, err := engine.PlanResume(plan, forked.run, engine.ResumeOptions{Point: true})
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, store, owner, &continuation{root: root, run: run, started: started, plan: plan, text: text, resumed: resumed}, &f.resumeFlags)
+	return a.goOn(ctx, store, owner, &continuation{root: root, past: forked, plan: plan, text: text, resumed: resumed}, &f.resumeFlags)
 }
 
 // forkDefinition is the new run's plan; text is nil for the old run's own.

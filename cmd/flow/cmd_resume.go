@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,10 +71,11 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 		return err
 	}
 	defer owner.Close()
-	run, started, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, root, id)
 	if err != nil {
 		return err
 	}
+	run, started := past.run, past.started
 	plan, text, err := a.today(root, run, started, f)
 	if err != nil {
 		return err
@@ -90,14 +92,13 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, store, owner, &continuation{root: root, run: run, started: started, plan: plan, text: text, resumed: resumed}, f)
+	return a.goOn(ctx, store, owner, &continuation{root: root, past: past, plan: plan, text: text, resumed: resumed}, f)
 }
 
 // continuation is a run with what PlanResume decided about it.
 type continuation struct {
+	*past
 	root    string
-	run     *engine.Run
-	started engine.RunStarted
 	plan    *workflow.Plan
 	text    []byte // of the new definition, nil for the frozen one
 	resumed engine.RunResumed
@@ -129,47 +130,59 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 		return err
 	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: baseOf(ctx, store, id)}
-	events, err := store.Events(ctx, id, 0)
-	if err != nil {
-		return err
-	}
-	s.spent = steps.Spent(events)
+		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: c.base(), spent: steps.Spent(c.events)}
 	return s.drive(ctx)
 }
 
+// past is what a run's events say, read once.
+type past struct {
+	run     *engine.Run
+	started engine.RunStarted // with the definition that the run follows now
+	events  []engine.Event
+}
+
+// base is the checkpoint that holds the imported source, "" when none was made.
+func (p *past) base() string {
+	for _, e := range p.events {
+		if w, ok := e.Body.(engine.WorkspaceImported); ok {
+			return w.Checkpoint
+		}
+	}
+	return ""
+}
+
 // replay folds the events of a run over its frozen definition.
-func replay(ctx context.Context, store *state.Store, root, id string) (*engine.Run, engine.RunStarted, error) {
+func replay(ctx context.Context, store *state.Store, root, id string) (*past, error) {
 	events, err := store.Events(ctx, id, 0)
 	if err != nil {
-		return nil, engine.RunStarted{}, err
+		return nil, err
 	}
 	if len(events) == 0 {
-		return nil, engine.RunStarted{}, fmt.Errorf("read run %s: it has no events", id)
+		return nil, fmt.Errorf("read run %s: it has no events", id)
 	}
 	started, ok := events[0].Body.(engine.RunStarted)
 	if !ok {
-		return nil, started, fmt.Errorf("read run %s: its first event is %s", id, events[0].Body.Type())
+		return nil, fmt.Errorf("read run %s: its first event is %s", id, events[0].Body.Type())
 	}
 	plan, err := frozen(root, started.Path, started.Text, started.Files)
 	if err != nil {
-		return nil, started, err
+		return nil, err
 	}
 	run := engine.NewRun(plan)
 	for _, e := range events {
 		if r, ok := e.Body.(engine.RunResumed); ok && r.Text != nil {
 			next, err := frozen(root, started.Path, r.Text, r.Files)
 			if err != nil {
-				return nil, started, err
+				return nil, err
 			}
 			run.Redefine(next)
 			started.Text, started.Files = r.Text, r.Files
 		}
 		if err := run.Apply(e); err != nil {
-			return nil, started, fmt.Errorf("read run %s: %w", id, err)
+			return nil, fmt.Errorf("read run %s: %w", id, err)
 		}
 	}
-	return run, started, nil
+	return &past{run: run, started: started, events: events}, nil
 }
 
 // frozen parses a definition as an event holds it.
@@ -200,6 +213,9 @@ func (a *app) today(root string, run *engine.Run, started engine.RunStarted, f *
 		}
 		return run.Plan(), nil, nil // gone: the frozen definition is all there is
 	}
+	if bytes.Equal(now, started.Text) && sameFiles(filepath.Dir(path), started.Files) {
+		return run.Plan(), nil, nil // the same text needs no second parse
+	}
 	w, err := workflow.Load(path)
 	if err != nil {
 		if string(now) == string(started.Text) {
@@ -227,18 +243,15 @@ func (a *app) today(root string, run *engine.Run, started engine.RunStarted, f *
 	return nil, nil, &usageError{msg: b.String(), hint: "`flow resume " + run.ID + " --accept-changes` runs these steps again, and what needs them"}
 }
 
-// baseOf is the checkpoint that holds the imported source, "" when none was made.
-func baseOf(ctx context.Context, store *state.Store, id string) string {
-	events, err := store.Events(ctx, id, 0)
-	if err != nil {
-		return ""
-	}
-	for _, e := range events {
-		if w, ok := e.Body.(engine.WorkspaceImported); ok {
-			return w.Checkpoint
+// sameFiles reports whether the files that a definition includes are as they were.
+func sameFiles(dir string, files map[string][]byte) bool {
+	for name, text := range files {
+		now, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !bytes.Equal(now, text) {
+			return false
 		}
 	}
-	return ""
+	return true
 }
 
 // stepRows are the steps of a run for people, from its execution records.
