@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/builtin"
 	"github.com/expr-lang/expr/checker"
 	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
@@ -29,6 +30,12 @@ type scopeKind struct {
 	files bool // files.*
 }
 
+// Limits of one expression in bytes, and of the expressions of a file.
+const (
+	maxExpr  = 4000
+	maxExprs = 100000
+)
+
 // exprError is a mistake inside an expression.
 type exprError struct {
 	msg        string
@@ -44,13 +51,30 @@ func (e *exprError) Error() string { return e.msg }
 func place(err error, source string) error {
 	var fe *file.Error
 	if !errors.As(err, &fe) {
-		return &exprError{msg: firstLine(err).Error(), width: 1}
+		e := &exprError{msg: firstLine(err).Error(), width: 1}
+		if got, ok := strings.CutPrefix(e.msg, "expected bool, but got "); ok {
+			e.msg, e.width = "the condition is of type "+got+", not true or false", utf8.RuneCountInString(source)
+		}
+		return e
 	}
 	runes := []rune(source)
 	from := min(max(fe.From, 0), len(runes))
 	to := min(max(fe.To, from), len(runes))
-	return &exprError{msg: fe.Message, at: len(string(runes[:from])), width: max(1, to-from)}
+	e := &exprError{msg: fe.Message, at: len(string(runes[:from])), width: max(1, to-from)}
+	switch {
+	case fe.Message == `unexpected token Operator("=")`:
+		e.msg, e.hint = "a single = compares nothing", "write == to compare"
+	case strings.HasPrefix(fe.Message, "unexpected token"):
+		if m := tokenForm().FindStringSubmatch(fe.Message); m != nil {
+			e.msg = "unexpected " + m[1]
+		}
+	case fe.Message == "unexpected token EOF":
+		e.msg = "the expression ends too early"
+	}
+	return e
 }
+
+var tokenForm = lazily(`^unexpected token \w+\("(.*)"\)`)
 
 func parseExpr(source string) (*parser.Tree, error) {
 	c := conf.CreateNew()
@@ -67,6 +91,13 @@ func compile(source string, sc *scope, asBool bool) (*Expr, error) {
 	if strings.TrimSpace(source) == "" {
 		return nil, &exprError{msg: "the expression is empty", width: 1}
 	}
+	// Also before parsing: expr's parser calls itself for each parenthesis.
+	if len(source) > maxExpr {
+		return nil, &exprError{msg: fmt.Sprintf("the expression has more than %d characters", maxExpr), width: 1, rule: "limit"}
+	}
+	if sc.file.compiled++; sc.file.compiled > maxExprs {
+		return nil, &exprError{msg: fmt.Sprintf("the file has more than %d expressions", maxExprs), width: 1, rule: "limit"}
+	}
 	config := *sc.file.config(sc.kind)
 	if asBool {
 		config.Expect, config.ExpectAny = boolKind, true
@@ -81,7 +112,7 @@ func compile(source string, sc *scope, asBool bool) (*Expr, error) {
 		return nil, err
 	}
 	if _, err := checker.Check(tree, &config); err != nil {
-		return nil, place(err, source)
+		return nil, sc.unknownName(place(err, source))
 	}
 	if err := optimizer.Optimize(&tree.Node, &config); err != nil {
 		return nil, place(err, source)
@@ -141,10 +172,12 @@ func (sc *scope) known(u *uses, source string) error {
 		case "steps":
 			j, ok := p.ids[m.name]
 			switch {
-			case !ok:
-				e.msg, names = fmt.Sprintf("there is no step %q", m.name), p.idNames()
 			case sc.step < 0:
 				e.msg = "steps cannot be named here: none has run"
+			case !ok:
+				e.msg, names = fmt.Sprintf("there is no step %q", m.name), p.idNames()
+			case sc.step == j:
+				e.msg = fmt.Sprintf("step %q cannot read itself here; its own `outputs` can, as self", m.name)
 			case !p.graph.before(sc.step, j):
 				e.msg = fmt.Sprintf("step %q does not end before this one starts: name it in `needs`", m.name)
 			default:
@@ -158,7 +191,10 @@ func (sc *scope) known(u *uses, source string) error {
 			}
 			e.msg = fmt.Sprintf("there is no input %q", m.name)
 		case "env":
-			names = nil
+			if sc.step < 0 {
+				e.msg = "env cannot be read here: this is where it is set"
+				return e
+			}
 			for _, v := range p.w.Env {
 				names = append(names, v.Name)
 			}
@@ -189,6 +225,44 @@ func (sc *scope) known(u *uses, source string) error {
 			hint: "name what is meant, with the step's id as it is: steps.build.status, self.stdout"}
 	}
 	return nil
+}
+
+var unknownForm = lazily(`^unknown (name|field) (\w+)`)
+
+// unknownName adds the nearest name to what expr says of names that it does not know.
+func (sc *scope) unknownName(err error) error {
+	var e *exprError
+	if !errors.As(err, &e) {
+		return err
+	}
+	m := unknownForm().FindStringSubmatch(e.msg)
+	if m == nil {
+		return err
+	}
+	names := append(keysOf(runType), "exists", "hash", "read")
+	if m[1] == "name" {
+		names = sc.variables()
+		for _, f := range builtin.Builtins {
+			names = append(names, f.Name)
+		}
+	}
+	e.msg, e.suggestion = fmt.Sprintf("unknown %s %q", m[1], m[2]), sc.file.nearest(m[2], names)
+	if m[1] == "name" && e.suggestion == "" {
+		e.hint = "an expression knows " + strings.Join(sc.variables(), ", ") + "; text stands in quotes"
+	}
+	return e
+}
+
+// variables lists the names of a scope.
+func (sc *scope) variables() []string {
+	names := []string{"inputs", "env", "steps", "run", "success", "failure", "always", "cancelled"}
+	if sc.kind.files {
+		names = append(names, "files")
+	}
+	if sc.kind.self {
+		names = append(names, "self")
+	}
+	return names
 }
 
 func inputNames(list []Input) []string {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-multierror"
 )
@@ -80,6 +81,9 @@ type bag struct {
 	suggested int
 }
 
+// full: no more mistakes are kept, only counted.
+func (b *bag) full() bool { return len(b.list) >= maxKept }
+
 // nearest is nearest with a bound on how often it is asked.
 func (b *bag) nearest(word string, names []string) string {
 	if b.suggested++; b.suggested > maxNearest {
@@ -89,14 +93,14 @@ func (b *bag) nearest(word string, names []string) string {
 }
 
 func (b *bag) add(rule string, p Pos, width int, format string, args ...any) *Diagnostic {
+	if b.full() {
+		b.dropped++
+		return &Diagnostic{}
+	}
 	p.File = b.file
 	d := Diagnostic{Severity: SeverityError, Rule: rule, Pos: p, Message: fmt.Sprintf(format, args...)}
 	if width > 1 {
 		d.EndCol = p.Col + width
-	}
-	if len(b.list) >= maxKept {
-		b.dropped++
-		return &d
 	}
 	b.list = append(b.list, d)
 	return &b.list[len(b.list)-1]
@@ -161,8 +165,8 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 		}
 		fmt.Fprintf(w, "%s:%d:%d: %s %s [%s]\n", d.Pos.File, d.Pos.Line, d.Pos.Col, paint(code, string(d.Severity)+":"), d.Message, d.Rule)
 		if d.Pos.Line >= 1 && d.Pos.Line <= len(lines) {
-			line := lines[d.Pos.Line-1]
-			fmt.Fprintf(w, "  %s\n  %s\n", printable(mask(line)), paint(code, caret(line, d.Pos.Col, d.EndCol)))
+			line, col, end := crop(mask(near(lines[d.Pos.Line-1], d.Pos.Col, d.EndCol)))
+			fmt.Fprintf(w, "  %s\n  %s\n", printable(line), paint(code, caret(line, col, end)))
 		}
 		if len(d.Expected) > 0 {
 			fmt.Fprintf(w, "  expected one of: %s\n", strings.Join(d.Expected, ", "))
@@ -178,13 +182,74 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 	return err
 }
 
-// mask hides what looks like a credential: the line is shown, the value never.
-func mask(line string) string { return credentials().ReplaceAllString(line, "***REDACTED***") }
+// A line is shown around its mistake: so many characters before it and in all.
+const (
+	shownBefore = 80
+	shownLine   = 160
+)
 
-// printable replaces control characters: a file is not trusted with the terminal.
+// near cuts a line of any length to what mask and crop have to look at.
+func near(line string, col, end int) (string, int, int) {
+	const around = 4096
+	if len(line) <= 2*around {
+		return line, col, end
+	}
+	at := byteAt(line, col-1)
+	from, to := max(0, at-around), min(len(line), at+around)
+	for from > 0 && !utf8.RuneStart(line[from]) {
+		from--
+	}
+	for to < len(line) && !utf8.RuneStart(line[to]) {
+		to++
+	}
+	before := utf8.RuneCountInString(line[:from])
+	return line[from:to], col - before, max(0, end-before)
+}
+
+// crop cuts a long line around the columns of a mistake.
+func crop(line string, col, end int) (string, int, int) {
+	runes := []rune(line)
+	if len(runes) <= shownLine {
+		return line, col, end
+	}
+	from := max(0, min(col-1-shownBefore, len(runes)-shownLine))
+	to := min(len(runes), from+shownLine)
+	text := string(runes[from:to])
+	if to < len(runes) {
+		text += "…"
+	}
+	if from > 0 {
+		text, from = "…"+text, from-1
+	}
+	return text, col - from, max(0, min(end-from, shownLine+2))
+}
+
+// mask hides what looks like a credential: the line is shown, the value never.
+// It returns where the columns of a mistake went.
+func mask(line string, col, end int) (string, int, int) {
+	const word = "***REDACTED***"
+	var b strings.Builder
+	done, shift := 0, 0
+	for _, m := range credentials().FindAllStringIndex(line, -1) {
+		from, to := utf8.RuneCountInString(line[:m[0]]), utf8.RuneCountInString(line[:m[1]])
+		switch {
+		case col-1 >= to:
+			shift += len(word) - (to - from)
+		case col-1 >= from:
+			shift, end = shift+from+1-col, 0
+		}
+		b.WriteString(line[done:m[0]] + word)
+		done = m[1]
+	}
+	return b.String() + line[done:], col + shift, max(0, end+shift)
+}
+
+// printable replaces control characters, and those that turn or hide text: a file
+// is not trusted with the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\t' && (r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0) {
+		if r != '\t' && (r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 ||
+			r >= 0x200b && r <= 0x200f && r != 0x200d || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff) {
 			return '\uFFFD'
 		}
 		return r
@@ -224,9 +289,10 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// nearest finds the name within a third of its length in edits, "" for none.
+// nearest finds the name within a third of its length in edits (one for a short
+// word), "" for none.
 func nearest(word string, names []string) string {
-	best, at := "", len(word)/3+2
+	best, at := "", (len(word)+2)/3+1
 	for _, n := range names {
 		if len(n) >= len(word)+at || len(word) >= len(n)+at {
 			continue // the difference in length alone is too much

@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/conf"
@@ -83,6 +83,7 @@ type fileParser struct {
 	needed    map[int][]string
 	graph     *graph
 	configs   map[scopeKind]*conf.Config
+	compiled  int             // expressions so far
 	used      map[string]bool // inputs that an expression names
 }
 
@@ -126,47 +127,60 @@ func (p *fileParser) document(text []byte) *yaml.Node {
 	} else if !errors.Is(err, io.EOF) {
 		p.syntax(err)
 	}
-	if n, deep := size(&doc, 0, maxExpanded); n >= maxExpanded || deep > maxNesting*2 {
-		p.add("file", start, 1, "the file is nested or expanded by aliases beyond the limit of %d levels and %d values", maxNesting, maxExpanded)
+	if e := (&extent{}); !e.walk(&doc) {
+		switch {
+		case e.cyclic:
+			p.at("file", e.culprit, "the value of &%s contains itself", e.culprit.Value)
+		case e.count > maxExpanded:
+			p.at("file", e.culprit, "aliases expand the file beyond %d values", maxExpanded)
+		default:
+			p.at("file", e.culprit, "the file is nested deeper than %d levels", maxNesting)
+		}
 		return nil
 	}
 	return real(doc.Content[0])
 }
 
-// tagged finds the commonest reason for it: a condition that starts with !.
-var tagged = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*(- )?if:\s*!`) })
-
-var yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`line (\d+): (.*)`) })
-
-func (p *fileParser) syntax(err error) {
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	at := Pos{Line: 1, Col: 1}
-	if m := yamlLine().FindStringSubmatch(msg); m != nil {
-		fmt.Sscan(m[1], &at.Line)
-		msg = m[2]
-	}
-	d := p.add("yaml", at, 1, "this is not YAML: %s", msg)
-	if tagged().Match(p.w.Text) {
-		d.Hint = "an unquoted ! is a tag in YAML: quote the condition, or write  if: not (…)"
-	}
+// extent walks a document as its aliases expand it, up to the limits.
+type extent struct {
+	count   int          // nodes that stand there through an alias
+	aliases int          // how many aliases the node stands in
+	above   []*yaml.Node // the collections around the node
+	culprit *yaml.Node   // the node at which a limit was reached, or an alias of what it stands in
+	cyclic  bool
 }
 
-// size counts nodes as aliases expand them, and the depth; it stops at limit.
-func size(n *yaml.Node, depth, limit int) (count, deepest int) {
-	if depth > maxNesting*2 {
-		return 1, depth
+func (e *extent) walk(n *yaml.Node) bool {
+	target := real(n)
+	if n != target && slices.Contains(e.above, target) {
+		e.culprit, e.cyclic = n, true
+		return false
 	}
-	n = real(n)
-	count, deepest = 1, depth
-	for _, c := range n.Content {
-		k, d := size(c, depth+1, limit-count)
-		count += k
-		deepest = max(deepest, d)
-		if count >= limit || deepest > maxNesting*2 {
-			return count, deepest
+	if n != target {
+		e.aliases++
+		defer func() { e.aliases-- }()
+	}
+	if e.aliases > 0 {
+		e.count++
+	}
+	if e.count > maxExpanded || len(e.above) > maxNesting*2 {
+		e.culprit = n
+		return false
+	}
+	if len(target.Content) == 0 {
+		return true
+	}
+	e.above = append(e.above, target)
+	for _, c := range target.Content {
+		if !e.walk(c) {
+			if target != n {
+				e.culprit = n // the alias outside, not the place that it repeats
+			}
+			return false
 		}
 	}
-	return count, deepest
+	e.above = e.above[:len(e.above)-1]
+	return true
 }
 
 func posOf(text []byte, i int) Pos {
@@ -227,7 +241,7 @@ func (p *fileParser) top(root *yaml.Node) {
 	if !ok {
 		return
 	}
-	if p.w.Name == "" {
+	if p.w.Name == "" && isMissing(valueOf(root, "name")) {
 		p.add("required", pos(root), 1, "the workflow has no name")
 	}
 	if env != nil {
@@ -254,15 +268,15 @@ func (p *fileParser) unused() {
 }
 
 var (
-	idName       = regexp.MustCompile(idPattern)
-	envName      = regexp.MustCompile(namePattern)
-	reservedName = regexp.MustCompile(reservedPattern)
+	idName       = lazily(idPattern)
+	envName      = lazily(namePattern)
+	reservedName = lazily(reservedPattern)
 )
 
 func (p *fileParser) inputs(n *yaml.Node) {
 	p.pairs(n, "inputs", func(k, v *yaml.Node) {
 		in := Input{Name: k.Value, Type: "string", Pos: pos(k)}
-		if !idName.MatchString(in.Name) {
+		if !idName().MatchString(in.Name) {
 			p.at("name", k, "an input's name has lower-case letters, digits and underscores, and starts with a letter")
 		}
 		var def *yaml.Node
@@ -334,7 +348,7 @@ func (p *fileParser) secrets(n *yaml.Node) {
 			})
 		}
 		switch {
-		case !envName.MatchString(s.Name):
+		case !envName().MatchString(s.Name):
 			// The text is not shown: it may be the secret itself.
 			d := p.add("name", s.Pos, 1, "a secret is declared by the name of a variable: letters, digits and underscores")
 			d.Hint = "its value comes from the environment, --env-file or a file, never from here"

@@ -1,10 +1,8 @@
 package workflow
 
 import (
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -13,7 +11,7 @@ import (
 // tools that an agent step may be allowed.
 var tools = []string{"Bash", "Read", "Write", "Edit", "Glob", "Grep"}
 
-var toolRule = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`) })
+var toolRule = lazily(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`)
 
 func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	a := &AgentStep{Pos: pos(n), Provider: "anthropic", MaxTurns: 50, OnDenied: "tell"}
@@ -36,7 +34,8 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	switch {
 	case valueOf(n, "prompt") != nil && valueOf(n, "prompt_file") != nil:
 		p.at("exclusive", n, "the agent step has prompt and prompt_file; it can be only one")
-	case a.Prompt == nil && a.PromptFile == "":
+	case real(n).Kind == yaml.SequenceNode:
+	case isMissing(real(n)), a.Prompt == nil && valueOf(n, "prompt") == nil && valueOf(n, "prompt_file") == nil && real(n).Kind == yaml.MappingNode:
 		p.at("required", n, "the agent step has no prompt")
 	case a.Prompt != nil && utf8.RuneCountInString(a.Prompt.Source()) > maxPrompt:
 		p.at("limit", n, "the prompt has more than %d characters", maxPrompt)
@@ -148,8 +147,6 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 
 // credentials are the shapes of well-known keys. A table of prefixes and their
 // least lengths, not a guess by entropy.
-var credentials = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
-})
+var credentials = lazily(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
 
 func credential(s string) bool { return credentials().MatchString(s) }

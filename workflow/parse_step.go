@@ -102,10 +102,13 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 			continue
 		}
 		v := real(n.Content[j+1])
-		if !idName.MatchString(v.Value) {
+		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+			return // step reports it
+		}
+		if !idName().MatchString(v.Value) {
 			d := p.at("id", v, "a step's id has lower-case letters, digits and underscores, and starts with a letter")
 			d.Suggestion = strings.ToLower(strings.ReplaceAll(v.Value, "-", "_"))
-			if !idName.MatchString(d.Suggestion) {
+			if !idName().MatchString(d.Suggestion) {
 				d.Suggestion = ""
 			}
 		}
@@ -172,7 +175,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	if !ok {
 		return s
 	}
-	if s.ID == "" {
+	if s.ID == "" && valueOf(n, "id") == nil {
 		p.add("required", pos(n), 1, "the step has no id")
 	}
 	sc := p.scope(i, scopeKind{files: true})
@@ -303,6 +306,11 @@ func (p *fileParser) needs(step *yaml.Node, i int) {
 	p.graph.set(i, on, pos(n))
 }
 
+// isMissing: the key is absent, or has an empty text.
+func isMissing(n *yaml.Node) bool {
+	return n == nil || real(n).Kind == yaml.ScalarNode && real(n).Value == "" && real(n).Tag == "!!str"
+}
+
 // valueOf finds a key's value in a map, nil when it has none.
 func valueOf(n *yaml.Node, name string) *yaml.Node {
 	n = real(n)
@@ -319,6 +327,11 @@ func (p *fileParser) condition(n *yaml.Node, sc *scope) *Expr {
 	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
 		d := p.at("condition", n, "an unquoted ! is a tag in YAML")
 		d.Hint = fmt.Sprintf("write  if: '%s%s'  or  if: not (…)", n.Tag, n.Value)
+		return nil
+	}
+	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 {
+		d := p.at("condition", n, "if is a map; expected an expression")
+		d.Hint = "write it bare, without braces:  if: success()"
 		return nil
 	}
 	src, ok := p.str(n, "if")
@@ -380,6 +393,10 @@ func (p *fileParser) inside(n *yaml.Node, offset int, err error) *Diagnostic {
 	if !errors.As(err, &ee) {
 		ee = &exprError{msg: err.Error(), width: 1}
 	}
+	if p.full() {
+		p.dropped++
+		return &Diagnostic{}
+	}
 	d := p.add("expression", p.placeIn(n, offset+ee.at), ee.width, "%s", ee.msg)
 	d.Suggestion, d.Hint = ee.suggestion, ee.hint
 	if ee.rule != "" {
@@ -391,11 +408,11 @@ func (p *fileParser) inside(n *yaml.Node, offset int, err error) *Diagnostic {
 func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 	var out []EnvVar
 	p.pairs(n, what, func(k, v *yaml.Node) {
-		if !envName.MatchString(k.Value) {
+		if !envName().MatchString(k.Value) {
 			p.at("name", k, "a variable's name has letters, digits and underscores")
 			return
 		}
-		if reservedName.MatchString(k.Value) {
+		if reservedName().MatchString(k.Value) {
 			p.at("name", k, "variables that start with FLOW_ are set by flow")
 			return
 		}
@@ -414,7 +431,7 @@ func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 
 func (p *fileParser) outputs(s *Step, n *yaml.Node, sc *scope) {
 	p.pairs(n, "outputs", func(k, v *yaml.Node) {
-		if !envName.MatchString(k.Value) {
+		if !envName().MatchString(k.Value) {
 			p.at("name", k, "an output's name has letters, digits and underscores, as it is used in expressions")
 			return
 		}

@@ -6,17 +6,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
 
+// lazily compiles a regular expression when it is first asked for: most commands
+// ask for few, and flow starts in a few milliseconds.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // reader turns yaml nodes into values and collects mistakes.
 type reader struct {
 	bag
 	text  []byte
-	lines []string // of text; see source
+	lines []string // of text; see start
+	// walked is where placeIn was last: the mistakes of a long text are asked for in
+	// order, and each walk goes on from the one before.
+	walked struct {
+		n      *yaml.Node
+		c      cursor
+		offset int
+	}
 }
 
 // pos is a node's place; yaml.v3 counts columns in characters already.
@@ -50,13 +64,21 @@ func (r *reader) at(rule string, n *yaml.Node, format string, args ...any) *Diag
 // kindWords names what a node is, for people.
 var kindWords = map[yaml.Kind]string{yaml.MappingNode: "a map", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
 
+// what a node is, for people.
+func (r *reader) kindOf(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return "empty"
+	}
+	return kindWords[n.Kind]
+}
+
 // mapping reads the keys of a context and calls f for each good one; f is a
 // switch over the key's name that reports false for a name that it has no case
 // for. It reports unknown, repeated and unsupported keys.
 func (r *reader) mapping(n *yaml.Node, c Context, f func(k, v *yaml.Node) bool) bool {
 	n = real(n)
 	if n.Kind != yaml.MappingNode {
-		d := r.at("type", n, "%s is %s; expected a map", c, kindWords[n.Kind])
+		d := r.at("type", n, "%s is %s; expected a map", c, r.kindOf(n))
 		d.Expected = supported(c)
 		return false
 	}
@@ -102,7 +124,7 @@ func (r *reader) keyIsWord(k *yaml.Node) bool {
 	case k.Kind == yaml.AliasNode:
 		r.add("type", pos(k), len(k.Value)+1, "a key cannot be an alias")
 	case k.Kind != yaml.ScalarNode:
-		r.at("type", k, "a key is %s; expected a word", kindWords[k.Kind])
+		r.at("type", k, "a key is %s; expected a word", r.kindOf(k))
 	case k.Tag == "!!merge":
 		d := r.at("unknown-key", k, "merge keys (<<) are not part of the language")
 		d.Hint = "an alias may stand for a whole value: env: *common; what steps share belongs under `defaults`"
@@ -134,7 +156,7 @@ func firstOf(n *yaml.Node, name string) *yaml.Node {
 func (r *reader) pairs(n *yaml.Node, what string, f func(k, v *yaml.Node)) {
 	n = real(n)
 	if n.Kind != yaml.MappingNode {
-		r.at("type", n, "%s is %s; expected a map", what, kindWords[n.Kind])
+		r.at("type", n, "%s is %s; expected a map", what, r.kindOf(n))
 		return
 	}
 	seen := map[string]*yaml.Node{}
@@ -157,7 +179,7 @@ func (r *reader) pairs(n *yaml.Node, what string, f func(k, v *yaml.Node)) {
 func (r *reader) str(n *yaml.Node, what string) (string, bool) {
 	n = real(n)
 	if n.Kind != yaml.ScalarNode {
-		r.at("type", n, "%s is %s; expected a string", what, kindWords[n.Kind])
+		r.at("type", n, "%s is %s; expected a string", what, r.kindOf(n))
 		return "", false
 	}
 	if n.Tag == "!!null" {
@@ -194,13 +216,13 @@ func (r *reader) boolean(n *yaml.Node, what string) bool {
 }
 
 // number is an integer as YAML 1.2 writes it.
-var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+var number = lazily(`^-?(0|[1-9][0-9]*)$`)
 
 // integer reads a whole number within the bounds of its row.
 func (r *reader) integer(c Context, k, n *yaml.Node) int {
 	n = real(n)
 	row := keyOf(c, k.Value)
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !number.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !number().MatchString(n.Value) {
 		d := r.at("type", n, "%s is not a whole number", k.Value)
 		d.Hint = "numbers have no quotes, no underscores and no leading zeros"
 		return row.Min
@@ -213,14 +235,14 @@ func (r *reader) integer(c Context, k, n *yaml.Node) int {
 	return v
 }
 
-var durationForm = regexp.MustCompile(durationPattern)
+var durationForm = lazily(durationPattern)
 
 // decimal is a number as YAML 1.2 writes it, above 0 and at most the row's Max.
 func (r *reader) decimal(c Context, k, n *yaml.Node) float64 {
 	n = real(n)
 	row := keyOf(c, k.Value)
 	v, err := strconv.ParseFloat(n.Value, 64)
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !decimalForm.MatchString(n.Value) || err != nil {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!str" || !decimalForm().MatchString(n.Value) || err != nil {
 		d := r.at("type", n, "%s is not a number", k.Value)
 		d.Hint = "numbers have no quotes, no underscores and no leading zeros"
 		return 0
@@ -232,12 +254,12 @@ func (r *reader) decimal(c Context, k, n *yaml.Node) float64 {
 	return v
 }
 
-var decimalForm = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+var decimalForm = lazily(`^(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
 func (r *reader) duration(n *yaml.Node, what string) time.Duration {
 	n = real(n)
 	d, err := time.ParseDuration(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 || !durationForm.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 || !durationForm().MatchString(n.Value) {
 		x := r.at("duration", n, "%s is not a duration", what)
 		x.Expected = []string{"90s", "5m", "1h30m", "500ms"}
 		return 0
@@ -249,7 +271,7 @@ func (r *reader) duration(n *yaml.Node, what string) time.Duration {
 func (r *reader) list(n *yaml.Node, what string, f func(*yaml.Node)) {
 	n = real(n)
 	if n.Kind != yaml.SequenceNode {
-		d := r.at("type", n, "%s is %s; expected a list", what, kindWords[n.Kind])
+		d := r.at("type", n, "%s is %s; expected a list", what, r.kindOf(n))
 		if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
 			d.Hint = fmt.Sprintf("write [%s]", n.Value)
 		}

@@ -191,7 +191,7 @@ func plain(n *yaml.Node) any {
 	case "!!bool":
 		return n.Value == "true" || n.Value == "True" || n.Value == "TRUE"
 	case "!!int":
-		if number.MatchString(n.Value) {
+		if number().MatchString(n.Value) {
 			if v, err := strconv.Atoi(n.Value); err == nil {
 				return v
 			}

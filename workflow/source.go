@@ -106,7 +106,7 @@ func (r *reader) start(n *yaml.Node) *cursor {
 
 // placeIn is the place of the byte at offset of a scalar's value.
 func (r *reader) placeIn(n *yaml.Node, offset int) Pos {
-	c := r.start(n)
+	c, done := r.start(n), 0
 	if n.Kind != yaml.ScalarNode || c.line < 0 || c.line >= len(c.lines) {
 		return pos(n)
 	}
@@ -117,14 +117,21 @@ func (r *reader) placeIn(n *yaml.Node, offset int) Pos {
 		if !ok {
 			*c = at
 		}
-	case n.Style&yaml.DoubleQuotedStyle != 0:
-		c.col++
-		ok = c.flow(offset, '"')
-	case n.Style&yaml.SingleQuotedStyle != 0:
-		c.col++
-		ok = c.flow(offset, '\'')
 	default:
-		ok = c.flow(offset, 0)
+		quote := byte(0)
+		if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+			quote = '\''
+			if n.Style&yaml.DoubleQuotedStyle != 0 {
+				quote = '"'
+			}
+			c.col++
+		}
+		if r.walked.n == n && r.walked.offset <= offset {
+			*c, done = r.walked.c, r.walked.offset
+		}
+		if ok = c.flow(offset-done, quote); ok {
+			r.walked.n, r.walked.c, r.walked.offset = n, *c, offset
+		}
 	}
 	if !ok {
 		return r.start(n).pos()
