@@ -47,16 +47,25 @@ type Request struct {
 	// caller redacts).
 	Out io.Writer
 	// Turn is called after each complete turn (answer and tool results), in
-	// order. An error ends the conversation.
+	// order, before the next request; it returns when the turn is stored. An error
+	// ends the conversation.
 	Turn func(Turn) error
-	Now  func() time.Time
+	// Continue are the complete turns of a conversation that goes on: none of them is
+	// asked for again. Empty for a new one.
+	Continue []Turn
+	Now      func() time.Time
 }
 
 // Turn is one request to the model with its answer and the tools' results.
 type Turn struct {
-	Index    int             `json:"index"` // from 0
-	Response json.RawMessage `json:"response"`
+	Index    int             `json:"index"`            // from 0
+	Prompt   string          `json:"prompt,omitempty"` // of turn 0
+	Response json.RawMessage `json:"response,omitempty"`
 	Results  json.RawMessage `json:"results,omitempty"`
+	// State is what the provider needs besides to go on: a shell's variables, a
+	// session's name. Each turn's replaces the one before.
+	State json.RawMessage `json:"state,omitempty"`
+	Spent Spending        `json:"spent"` // by this turn
 }
 
 // Usage of a conversation so far.

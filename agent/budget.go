@@ -16,11 +16,14 @@ type Budget struct {
 
 // Spending is what answers took.
 type Spending struct {
-	Requests                                                     int
-	InputTokens, OutputTokens, CacheReadTokens, CacheWriteTokens int64
-	CostUSD                                                      float64
+	Requests         int     `json:"requests,omitempty"`
+	InputTokens      int64   `json:"input_tokens,omitempty"`
+	OutputTokens     int64   `json:"output_tokens,omitempty"`
+	CacheReadTokens  int64   `json:"cache_read_tokens,omitempty"`
+	CacheWriteTokens int64   `json:"cache_write_tokens,omitempty"`
+	CostUSD          float64 `json:"cost_usd,omitempty"`
 	// CostUnknown: an answer came from a model without a price; CostUSD lacks it.
-	CostUnknown bool
+	CostUnknown bool `json:"cost_unknown,omitempty"`
 }
 
 // Tokens is the sum that Budget.Tokens bounds.
@@ -34,6 +37,15 @@ func (s Spending) Plus(o Spending) Spending {
 		Requests: s.Requests + o.Requests, InputTokens: s.InputTokens + o.InputTokens, OutputTokens: s.OutputTokens + o.OutputTokens,
 		CacheReadTokens: s.CacheReadTokens + o.CacheReadTokens, CacheWriteTokens: s.CacheWriteTokens + o.CacheWriteTokens,
 		CostUSD: s.CostUSD + o.CostUSD, CostUnknown: s.CostUnknown || o.CostUnknown,
+	}
+}
+
+// Minus is the difference: what came since o.
+func (s Spending) Minus(o Spending) Spending {
+	return Spending{
+		Requests: s.Requests - o.Requests, InputTokens: s.InputTokens - o.InputTokens, OutputTokens: s.OutputTokens - o.OutputTokens,
+		CacheReadTokens: s.CacheReadTokens - o.CacheReadTokens, CacheWriteTokens: s.CacheWriteTokens - o.CacheWriteTokens,
+		CostUSD: s.CostUSD - o.CostUSD, CostUnknown: s.CostUnknown,
 	}
 }
 

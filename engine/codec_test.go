@@ -26,7 +26,7 @@ func allBodies() []Body {
 			RetryAfter: time.Second, Outputs: map[string]any{"x": "y"}, Command: "true", Stdout: Excerpt{Head: "h", Tail: "t", Bytes: 9},
 			Log: "l", Started: epoch, Duration: time.Minute, SandboxID: "s", ChangedCount: 1, Changed: []FileChange{{Path: "p", Op: "added"}},
 			Leftover: 1, MaxRSS: 2, Agent: &AgentUsage{Provider: "p", CostUSD: 0.5, Denials: []Denial{{Tool: "Bash"}}}}},
-		TurnCompleted{Step: "a", Attempt: 1, TurnAt: TurnAt{Conversation: 1, Turn: 3, Checkpoint: "c", Data: "d", Digest: "g"},
+		TurnCompleted{Step: "a", Attempt: 1, TurnAt: TurnAt{Conversation: 1, Turn: 3, Checkpoint: "c", Data: "d"},
 			InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, CostUSD: 0.5},
 		RetryScheduled{Step: "a", Attempt: 2, At: epoch, Reason: "r"},
 		CancelRequested{Cause: "sigint"},

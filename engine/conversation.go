@@ -22,10 +22,10 @@ type TurnAt struct {
 	// Checkpoint of the files at the turn's end, "" when they were not stored (another
 	// step was changing them): the conversation cannot go on from here.
 	Checkpoint string `json:"checkpoint,omitempty"`
-	// Data names the turn's own content, a SHA-256 in hex; Digest is that of all the
-	// conversation's Data so far, one after the other: it ties the turns to each other.
-	Data   string `json:"data"`
-	Digest string `json:"digest"`
+	// Data names the turn's content, a SHA-256 in hex. The content holds the step, the
+	// turn, Checkpoint, and the Data of the turn before: so it is the one id of files
+	// and conversation together.
+	Data string `json:"data"`
 }
 
 // Type of the event.

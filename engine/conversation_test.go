@@ -10,7 +10,7 @@ import (
 )
 
 func turnAt(step string, attempt, turn int, checkpoint string) TurnCompleted {
-	return TurnCompleted{Step: step, Attempt: attempt, TurnAt: TurnAt{Conversation: 1, Turn: turn, Checkpoint: checkpoint, Data: "d", Digest: "g"}}
+	return TurnCompleted{Step: step, Attempt: attempt, TurnAt: TurnAt{Conversation: 1, Turn: turn, Checkpoint: checkpoint, Data: "d"}}
 }
 
 func began(step string, attempt int) Body { return StepStarted{Step: step, Attempt: attempt} }

@@ -50,7 +50,7 @@ func ProviderFor(a engine.Attempt) string {
 }
 
 // runAgent executes one attempt of an `agent:` step.
-func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture) engine.Outcome {
+func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, emit func(engine.Body)) engine.Outcome {
 	name := ProviderFor(a)
 	p, ok := h.cfg.Providers[name]
 	if !ok {
@@ -64,6 +64,11 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 	req.Sandbox, req.StateDir = sb, stepDirInside(sb)
 	req.Account = h.bank.of(a.Step)
 	req.Out = c.stdout.w
+	conv, turns, err := h.goOn(ctx, sb, a, emit)
+	if err != nil {
+		return h.placeFailed(ctx, out, err)
+	}
+	req.Continue, req.Turn = turns, conv.turn
 
 	res, err := p.Converse(ctx, req)
 	c.drain()

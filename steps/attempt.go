@@ -28,6 +28,8 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, err)
 	}
+	h.enter()
+	defer h.leave()
 	if a.Timeout > 0 {
 		// Creation is not the step's time: the clock starts with the sandbox there.
 		var cancel context.CancelFunc
@@ -39,7 +41,7 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, &sandbox.Error{Op: "open the step's log", Class: sandbox.ClassInfrastructure, Err: err})
 	}
-	out := kind(h, ctx, sb, a, c)
+	out := kind(h, ctx, sb, a, c, emit)
 	c.drain()
 	out.SandboxID = sb.Info().ID
 	out.Stdout, out.Stderr = c.stdout.excerpt(), c.stderr.excerpt()

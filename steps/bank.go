@@ -41,14 +41,26 @@ func (k *bank) of(s *workflow.Step) *agent.Account {
 // Spent is what the agents of a run spent so far, by step, as its events say.
 func Spent(events []engine.Event) map[string]agent.Spending {
 	out := map[string]agent.Spending{}
+	open := map[string]agent.Spending{} // of attempts that have not ended: their turns
 	for _, e := range events {
-		f, ok := e.Body.(engine.StepFinished)
-		if !ok || f.Outcome.Agent == nil {
-			continue
+		switch b := e.Body.(type) {
+		case engine.TurnCompleted:
+			open[b.Step] = open[b.Step].Plus(agent.Spending{Requests: 1, InputTokens: b.InputTokens, OutputTokens: b.OutputTokens,
+				CacheReadTokens: b.CacheReadTokens, CacheWriteTokens: b.CacheWriteTokens, CostUSD: b.CostUSD})
+		case engine.StepStarted:
+			// An attempt before it that did not end was killed.
+			out[b.Step] = out[b.Step].Plus(open[b.Step])
+			delete(open, b.Step)
+		case engine.StepFinished:
+			delete(open, b.Step)
+			if u := b.Outcome.Agent; u != nil {
+				out[b.Step] = out[b.Step].Plus(agent.Spending{Requests: u.Turns, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens,
+					CacheReadTokens: u.CacheReadTokens, CacheWriteTokens: u.CacheWriteTokens, CostUSD: u.CostUSD})
+			}
 		}
-		u := f.Outcome.Agent
-		out[f.Step] = out[f.Step].Plus(agent.Spending{Requests: u.Turns, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens,
-			CacheReadTokens: u.CacheReadTokens, CacheWriteTokens: u.CacheWriteTokens, CostUSD: u.CostUSD})
+	}
+	for step, s := range open {
+		out[step] = out[step].Plus(s)
 	}
 	return out
 }

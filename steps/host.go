@@ -92,6 +92,10 @@ type Host struct {
 	last   string // newest checkpoint of the run's line
 	bank   *bank
 	base   string // checkpoint of the imported source
+	// covered is the checkpoint from which a step's changed files are counted: the
+	// last one that was not taken at the end of a turn.
+	covered string
+	busy    int // attempts that are using the sandbox
 
 	// checked is held for writing while an attempt runs whose changes are checked
 	// afterwards, so that they are its own.
@@ -103,13 +107,13 @@ func NewHost(cfg Config) *Host {
 	if cfg.Output == nil {
 		cfg.Output = func(string, Stream, []byte) {}
 	}
-	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
+	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base, covered: cfg.Restore, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
 }
 
 var _ engine.Runner = (*Host)(nil)
 
 // kinds is the table of step kinds.
-var kinds = map[workflow.Kind]func(*Host, context.Context, sandbox.Sandbox, engine.Attempt, *capture) engine.Outcome{
+var kinds = map[workflow.Kind]func(*Host, context.Context, sandbox.Sandbox, engine.Attempt, *capture, func(engine.Body)) engine.Outcome{
 	workflow.KindRun:   (*Host).runScript,
 	workflow.KindAgent: (*Host).runAgent,
 }

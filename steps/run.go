@@ -27,7 +27,7 @@ var shells = map[string][]string{
 }
 
 // runScript executes one attempt of a `run:` step.
-func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture) engine.Outcome {
+func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, _ func(engine.Body)) engine.Outcome {
 	env, err := h.environment(sb, a)
 	if err != nil {
 		return h.invalid(err)

@@ -157,7 +157,7 @@ func (h *Host) fill(ctx context.Context, sb sandbox.Sandbox, emit func(engine.Bo
 	if err != nil {
 		return fmt.Errorf("store the source tree: %w", err)
 	}
-	h.base, h.last = id, id
+	h.base, h.last, h.covered = id, id, id
 	emit(engine.WorkspaceImported{Checkpoint: id, Files: len(snap.Manifest.Entries)})
 	return nil
 }
@@ -197,9 +197,36 @@ func (h *Host) Checkpoint(ctx context.Context, _ []string) (string, []engine.Fil
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
 	}
-	h.last = id
-	changed, count := h.changes(snap.Changes)
+	changed, count := h.changes(h.sinceCovered(ctx, snap))
+	h.last, h.covered = id, id
 	return id, changed, count, nil
+}
+
+// sinceCovered are the changes of the steps that a checkpoint covers: with turns
+// between, more than the snapshot's own. Where the tree before cannot be read, those
+// are all that is known.
+func (h *Host) sinceCovered(ctx context.Context, snap checkpoint.Snapshot) []checkpoint.Change {
+	if h.covered == h.last || h.covered == "" {
+		return snap.Changes
+	}
+	before, err := h.cfg.Checkpoints.Manifest(ctx, h.covered)
+	if err != nil {
+		return snap.Changes
+	}
+	return checkpoint.Diff(before, snap.Manifest)
+}
+
+// enter and leave count the attempts that are using the sandbox.
+func (h *Host) enter() {
+	h.mu.Lock()
+	h.busy++
+	h.mu.Unlock()
+}
+
+func (h *Host) leave() {
+	h.mu.Lock()
+	h.busy--
+	h.mu.Unlock()
 }
 
 // namedChanges bounds the list of changed files in a record; the checkpoint has all.

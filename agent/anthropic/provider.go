@@ -100,7 +100,7 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 		),
 		maxTokens: p.o.MaxTokens, retries: p.o.MaxRetries, host: gw.Host(), session: session,
 	}
-	res, err := loop.Run(ctx, loop.Options{Model: m, Name: modelOf(r)}, r)
+	res, err := loop.Run(ctx, loop.Options{Model: m, Name: modelOf(r), Spent: session.Spent}, r)
 	// The gateway counts what was paid for, broken answers as well.
 	spent := session.Spent()
 	u := &res.Usage

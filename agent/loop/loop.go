@@ -17,6 +17,9 @@ type Options struct {
 	Model Model
 	// Name of the model in requests and, where an answer names none, in the result.
 	Name string
+	// Spent so far in this attempt, for the turns' records; nil: it is what the
+	// answers say, without a price.
+	Spent func() agent.Spending
 }
 
 // conversation is the state of one Run.
@@ -30,7 +33,8 @@ type conversation struct {
 
 	messages []Input
 	res      agent.Result
-	denied   error // the first denial, for on_denied: fail
+	denied   error          // the first denial, for on_denied: fail
+	spent    agent.Spending // until the last recorded turn
 }
 
 // Run holds the conversation to its end. The result is filled as far as it got.
@@ -50,8 +54,10 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 		messages: []Input{{Role: "user", Content: []json.RawMessage{textBlock(r.Prompt)}}},
 	}
 	c.res.Model = o.Name
-	c.screen.Prompt(r.Prompt)
-	for index := 0; ; index++ {
+	if over, err := c.restore(); over || err != nil {
+		return c.res, err
+	}
+	for index := len(r.Continue); ; index++ {
 		done, err := c.turn(ctx, index)
 		switch {
 		case ctx.Err() != nil:
@@ -88,6 +94,11 @@ func (c *conversation) turn(ctx context.Context, index int) (done bool, err erro
 		return false, &agent.Error{Class: agent.ClassDenied, Err: c.denied,
 			Hint: "on_denied is fail; allow the call in allowed_tools, or let the agent be told (on_denied: tell)"}
 	}
+	return c.after(index, stop)
+}
+
+// after says how the conversation goes on after a complete turn.
+func (c *conversation) after(index int, stop string) (done bool, err error) {
 	switch stop {
 	case StopEndTurn, StopSequence:
 		return true, nil
@@ -113,7 +124,7 @@ func stopOf(m Message, blocks []block) string {
 	return m.StopReason
 }
 
-// answer takes a message into the conversation, the usage and the rendering.
+// answer takes a new message into the conversation, the usage and the rendering.
 func (c *conversation) answer(m Message) ([]block, error) {
 	u := &c.res.Usage
 	u.Turns++
@@ -121,6 +132,11 @@ func (c *conversation) answer(m Message) ([]block, error) {
 	u.OutputTokens += m.Usage.OutputTokens
 	u.CacheReadTokens += m.Usage.CacheReadInputTokens
 	u.CacheWriteTokens += m.Usage.CacheCreationInputTokens
+	return c.take(m, c.screen)
+}
+
+// take takes a message into the conversation.
+func (c *conversation) take(m Message, show *screen.Screen) ([]block, error) {
 	if m.Model != "" {
 		c.res.Model = m.Model
 	}
@@ -134,7 +150,7 @@ func (c *conversation) answer(m Message) ([]block, error) {
 		}
 		if b := blocks[i]; b.Type == "text" && strings.TrimSpace(b.Text) != "" {
 			text = append(text, b.Text)
-			c.screen.Text(b.Text)
+			show.Text(b.Text)
 		}
 	}
 	c.res.Text = strings.Join(text, "\n\n")
@@ -221,7 +237,13 @@ func (c *conversation) record(index int, m Message, results []json.RawMessage) e
 	if c.r.Turn == nil {
 		return nil
 	}
-	t := agent.Turn{Index: index, Response: m.Raw}
+	t := agent.Turn{Index: index, Response: m.Raw, State: c.set.State()}
+	if index == 0 {
+		t.Prompt = c.r.Prompt
+	}
+	spent := c.spentSoFar()
+	t.Spent = spent.Minus(c.spent)
+	c.spent = spent
 	var err error
 	if t.Response == nil {
 		if t.Response, err = encode(m); err != nil {
@@ -256,6 +278,14 @@ func StopError(reason string) error {
 		return failed(errors.New("the model's answer has no stop reason"), "")
 	}
 	return failed(fmt.Errorf("the model stopped for an unknown reason: %s", reason), "a newer flow may know it")
+}
+
+func (c *conversation) spentSoFar() agent.Spending {
+	if c.o.Spent != nil {
+		return c.o.Spent()
+	}
+	u := c.res.Usage
+	return agent.Spending{Requests: u.Turns, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CacheReadTokens: u.CacheReadTokens, CacheWriteTokens: u.CacheWriteTokens}
 }
 
 func textBlock(text string) json.RawMessage {

@@ -37,7 +37,7 @@ func (Provider) Converse(ctx context.Context, r agent.Request) (agent.Result, er
 	if err != nil {
 		return agent.Result{}, err
 	}
-	return loop.Run(ctx, loop.Options{Model: &player{c: c}, Name: c.Model}, r)
+	return loop.Run(ctx, loop.Options{Model: &player{c: c, next: len(r.Continue)}, Name: c.Model}, r)
 }
 
 func open(r agent.Request) (*Cassette, error) {

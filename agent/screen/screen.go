@@ -40,6 +40,9 @@ func (s *Screen) line(format string, a ...any) { _, _ = fmt.Fprintf(s.w, format+
 // Prompt shows what was asked.
 func (s *Screen) Prompt(text string) { s.line("› %s", oneLine(text)) }
 
+// Note shows what flow itself has to say.
+func (s *Screen) Note(text string) { s.line("· %s", oneLine(text)) }
+
 // Text shows the model's words.
 func (s *Screen) Text(text string) { s.line("%s", clean(strings.TrimSpace(text))) }
 

@@ -20,7 +20,8 @@ const (
 var bashSpec = Spec{
 	Name: "Bash",
 	Description: "Runs a bash command in the workspace and returns its output (stdout and stderr together, at most 30,000 characters: the beginning and the end). " +
-		"Each call starts in the workspace with a new shell; every process that it started ends with it. The step's rules may allow some commands only: a denial says why.",
+		"Where the step's rules allow every command, the working directory, variables, functions and aliases stay for the next call, as in one shell; otherwise each call starts in the workspace. " +
+		"Every process that a call started ends with it. The step's rules may allow some commands only: a denial says why.",
 	InputSchema: json.RawMessage(`{"type":"object","properties":{` +
 		`"command":{"type":"string","description":"The command to run"},` +
 		`"timeout":{"type":"number","description":"Milliseconds until the command is ended (default 120000, at most 600000)"},` +
@@ -53,8 +54,8 @@ func (s *Set) bash(ctx context.Context, in bashInput) (string, error) {
 	defer cancel()
 	// 4 bytes a character at most; both ends are cut to characters below.
 	out := &bounded{max: 4 * bashChars}
-	res, err := s.execTo(tctx, []string{"bash", "-c", in.Command}, nil, out, nil)
-	text := clip(out, bashChars)
+	res, note, err := s.inShell(tctx, in.Command, out)
+	text := clip(out, bashChars) + note
 	switch {
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)

@@ -35,6 +35,7 @@ type Set struct {
 	sb     sandbox.Sandbox
 	env    []string
 	policy *agent.Policy
+	shell  string // what a later call's shell begins with; see State
 }
 
 // New returns the tools of a conversation. env is the environment of their
