@@ -84,14 +84,14 @@ func (e ending) broken() *agent.Error {
 
 // refused: is_error, where the subtype says "success".
 func (e ending) refused() *agent.Error {
-	switch e.result.TerminalReason {
-	case "prompt_too_long":
+	if e.result.TerminalReason == "prompt_too_long" {
 		return failure(loop.StopError(loop.StopWindow))
-	case "image_error":
-		return failed("", "the model did not accept an image: %s", e.words())
 	}
 	if e.api != nil {
 		return e.api
+	}
+	if e.result.TerminalReason == "image_error" {
+		return failed("", "the model did not accept an image: %s", e.words())
 	}
 	if e.result.StopReason == loop.StopRefusal || e.stop == loop.StopRefusal {
 		return failure(loop.StopError(loop.StopRefusal))
