@@ -44,17 +44,40 @@ func Load(path string) (*Workflow, error) {
 		return nil, fmt.Errorf("read the workflow: %w", err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
+	text := make([]byte, 0, 512)
+	if info, err := f.Stat(); err == nil && info.Size() < maxFile {
+		text = make([]byte, 0, info.Size()+1)
+	}
+	buf := bytes.NewBuffer(text)
+	if _, err := buf.ReadFrom(io.LimitReader(f, maxFile+1)); err != nil {
 		return nil, fmt.Errorf("read the workflow: %w", err)
 	}
+	text = buf.Bytes()
 	dir := filepath.Dir(path)
-	return Parse(path, text, ParseOptions{ReadFile: func(name string) ([]byte, error) {
+	return Parse(path, text, ParseOptions{ReadFile: func(name string) ([]byte, error) { return readBeneath(dir, name) }})
+}
+
+// readBeneath reads a regular file beneath a folder, through no link that leads
+// out of it, and no more than a workflow may hold.
+func readBeneath(dir, name string) ([]byte, error) {
+	f, err := os.OpenInRoot(dir, name)
+	if err != nil {
 		if !filepath.IsLocal(name) {
 			return nil, errors.New("the path leads outside of the workflow's folder")
 		}
-		return os.ReadFile(filepath.Join(dir, name))
-	}})
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("it has more than %d MiB", maxFile>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
 // Parse checks a text. With any mistake in it, it returns no Workflow and a

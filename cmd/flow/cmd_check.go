@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,9 @@ func cmdValidate(a *app) *cobra.Command {
 
 func (a *app) validate(files []string) error {
 	var last error
+	// A file of 10,000 steps is half garbage while it is read: less of it is kept
+	// for 20 ms more.
+	debug.SetGCPercent(20)
 	for _, f := range files {
 		w, err := workflow.Load(f)
 		if err := a.printDiagnostics(err); err != nil {
