@@ -44,7 +44,7 @@ func cmdFork(a *app) *cobra.Command {
 	fl.StringVar(&f.replay, "replay", "", "folder of cassettes that every agent step is played from")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json")
-	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long `finally` may take after Ctrl-C or SIGTERM")
+	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	return c
 }
 

@@ -44,7 +44,7 @@ func cmdResume(a *app) *cobra.Command {
 	fl.BoolVar(&f.accept, "accept-changes", false, "the file changed since: run the changed steps again, and what needs them")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json")
-	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long `finally` may take after Ctrl-C or SIGTERM")
+	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	return c
 }
 

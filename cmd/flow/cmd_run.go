@@ -13,6 +13,7 @@ import (
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/host"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -44,7 +45,7 @@ func cmdRun(a *app) *cobra.Command {
 	fl.StringVar(&f.options.Replay, "replay", "", "folder of cassettes that every agent step is played from")
 	fl.StringVar(&f.options.Until, "until", "", "run this step and what it needs, then stop")
 	fl.StringVar(&f.options.Apply, "apply", "", "never, on_success or always; overrides the file")
-	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long `finally` may take after Ctrl-C or SIGTERM")
+	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json (default: tui on a terminal, else plain)")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and start nothing")
 	return c
@@ -197,6 +198,7 @@ func (a *app) openState(ctx context.Context) (*state.Store, string, error) {
 		if err != nil {
 			continue
 		}
+		endLeft(l.Path)
 		_ = os.RemoveAll(l.Path)
 		_ = owner.Close()
 	}
@@ -205,6 +207,18 @@ func (a *app) openState(ctx context.Context) (*state.Store, string, error) {
 		return nil, "", err
 	}
 	return store, root, nil
+}
+
+// endLeft ends the processes of a killed flow's sandboxes. Those of driver local
+// ended with it.
+func endLeft(sandboxes string) {
+	entries, err := os.ReadDir(sandboxes)
+	if err != nil {
+		return // the removal says more
+	}
+	for _, e := range entries {
+		host.EndLeft(e.Name())
+	}
 }
 
 // readState opens the state directory for a command that only looks. Nil where

@@ -31,7 +31,8 @@ steps:
 const crashSum = "one\ntwo\nthree\nleft\nright\nlines\n300000\nbig\nleft\nlines\nlink\nright\n"
 
 // crashRounds bounds the number of kill points tried for one driver; where a run
-// has more, every Nth is taken, with another offset for each driver.
+// has more, every Nth is taken, with another offset for each driver. With
+// FLOW_LONG=1 every single one is.
 const crashRounds = 12
 
 // TestKillAtEveryDurableCall kills the real binary at each of the calls by which
@@ -51,6 +52,9 @@ func TestKillAtEveryDurableCall(t *testing.T) {
 				t.Fatalf("reference run: exit %d", ref.ExitCode)
 			}
 			step := max(1, ref.Calls/crashRounds)
+			if os.Getenv("FLOW_LONG") != "" {
+				step = 1
+			}
 			points := 0
 			for at := 1 + i%step; at <= ref.Calls; at += step {
 				crashRun(t, driver, at)
@@ -205,12 +209,17 @@ func integrity(t *testing.T, where, path string) {
 }
 
 // nothingLeft fails when a process still has the project in its mounts, working
-// directory or command line. The kernel takes a moment to end a namespace.
+// directory or command line, when this process sees a mount below the project, or
+// when a cgroup has a run of it in its name. The kernel takes a moment to end a
+// namespace.
 func nothingLeft(t *testing.T, where, dir string) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		left := processesOf(dir)
+		left := append(processesOf(dir), cgroupsOf(t, dir)...)
+		if mounts, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(mounts), dir) {
+			left = append(left, "a mount")
+		}
 		if len(left) == 0 {
 			return
 		}
@@ -219,6 +228,28 @@ func nothingLeft(t *testing.T, where, dir string) {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+}
+
+// cgroupsOf lists the control groups that are named after a run of the project.
+func cgroupsOf(t *testing.T, dir string) []string {
+	t.Helper()
+	locks, err := filepath.Glob(filepath.Join(dir, ".flow", "locks", "*.lock"))
+	if err != nil || len(locks) == 0 {
+		return nil
+	}
+	var out []string
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil // not for this user, or gone
+		}
+		for _, l := range locks {
+			if strings.Contains(e.Name(), strings.TrimSuffix(filepath.Base(l), ".lock")) {
+				out = append(out, "cgroup "+path)
+			}
+		}
+		return nil
+	})
+	return out
 }
 
 func processesOf(dir string) []string {

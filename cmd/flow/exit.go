@@ -120,7 +120,7 @@ func runCode(status engine.RunStatus, class engine.Class, cause string) int {
 	case engine.RunSucceeded:
 		return codeOK
 	case engine.RunInterrupted:
-		if strings.Contains(cause, "sigterm") {
+		if strings.Contains(cause, "SIGTERM") { // engine: causeInWords
 			return codeTerminated
 		}
 		return codeInterrupted

@@ -24,9 +24,9 @@
 //     the default of a workflow that says nothing, so Create cannot tell it from
 //     one that asks for none; Capabilities.NoNetwork is false for the preflight,
 //     which can. Spec.Hostname is without effect.
-//  5. kill -9 of flow leaves running commands alone (invariant 4): Linux has only
-//     PDEATHSIG for it, which a command's children do not inherit. The first
-//     process gets it; so what is left is a command's own children.
+//  5. kill -9 of flow ends the first process of each command (PDEATHSIG) and not
+//     its children, which do not inherit that (invariant 4). The next flow finds
+//     them by the tag and ends them before it takes their directory (EndLeft).
 //
 // Descriptors: on Linux, Create marks all of this process's descriptors from 3 on
 // close-on-exec, once for each sandbox. A program that embeds this driver and opens

@@ -26,6 +26,9 @@ const closeTimeout = 10 * time.Second
 // tagName is the variable that marks the processes of one exec.
 const tagName = "FLOW_EXEC_ID"
 
+// tagSplit is between the sandbox's id and the number in a tag's value.
+const tagSplit = "."
+
 // Exec runs one command. See the package comment for what differs here.
 func (s *Sandbox) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, error) {
 	invalid := func(err error) (sandbox.Result, error) {
@@ -55,7 +58,7 @@ func (s *Sandbox) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, erro
 		return invalid(err)
 	}
 	defer leave()
-	t := newTree()
+	t := newTree(s.id)
 	// PDEATHSIG means the end of the thread that forked: it stays ours until the
 	// command has ended. We wait on it anyway.
 	runtime.LockOSThread()
@@ -166,10 +169,12 @@ type tree struct {
 	timer  *time.Timer
 }
 
-func newTree() *tree {
+// newTree tags the processes of one exec: the sandbox's id, by which EndLeft finds
+// them, and a number of their own.
+func newTree(id string) *tree {
 	var b [16]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
-	return &tree{tag: hex.EncodeToString(b[:])}
+	return &tree{tag: id + tagSplit + hex.EncodeToString(b[:])}
 }
 
 // end serves the end of ctx: SIGTERM now, SIGKILL after grace.

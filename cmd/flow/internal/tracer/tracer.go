@@ -31,7 +31,7 @@ type Job struct {
 // Result is what it did.
 type Result struct {
 	Calls    int
-	ByName   map[string]int // write, truncate, fsync, rename, unlink
+	ByName   map[string]int // write, truncate, fsync, rename, mkdir, unlink
 	Killed   bool
 	ExitCode int // 128 plus the signal where one ended it
 }

@@ -27,6 +27,8 @@ var durable = map[uint64]struct {
 	unix.SYS_RENAME:    {"rename", -1},
 	unix.SYS_RENAMEAT:  {"rename", -1},
 	unix.SYS_RENAMEAT2: {"rename", -1},
+	unix.SYS_MKDIR:     {"mkdir", -1},
+	unix.SYS_MKDIRAT:   {"mkdir", -1},
 	unix.SYS_UNLINKAT:  {"unlink", -1},
 	unix.SYS_UNLINK:    {"unlink", -1},
 }
