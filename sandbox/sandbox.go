@@ -235,6 +235,9 @@ type Cmd struct {
 	// Stdin, Stdout and Stderr are passed as descriptors, not relayed; nil is
 	// /dev/null. The caller closes them after Exec.
 	Stdin, Stdout, Stderr *os.File
+	// Terminal says that Stdin is a terminal, which becomes the controlling one of
+	// the command: job control works, Ctrl-C reaches it.
+	Terminal bool
 	// Rights of this exec; the zero value is everything that the sandbox may do.
 	Rights Rights
 	// Grace is the time between SIGTERM and SIGKILL when ctx is cancelled;

@@ -169,7 +169,7 @@ func (s *Sandbox) unregister(id uint64) {
 
 // request sends the command with its descriptors.
 func (s *Sandbox) request(id uint64, c sandbox.Cmd) error {
-	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir,
+	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal,
 		ReadOnly: c.Rights.ReadOnly, Write: c.Rights.Write, NoSockets: c.Rights.NoSockets}
 	if r.Dir == "" {
 		r.Dir = sandbox.WorkspaceDir

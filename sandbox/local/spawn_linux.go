@@ -112,7 +112,7 @@ func (s *server) fork(r *execRequest, files []uintptr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	sys := &syscall.SysProcAttr{Setsid: true}
+	sys := &syscall.SysProcAttr{Setsid: true, Setctty: r.Terminal} // Ctty 0: its stdin
 	if s.root {
 		sys.Credential = &syscall.Credential{Uid: UserID, Gid: UserID}
 	}

@@ -21,7 +21,7 @@ func TestWireRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, r := range []execRequest{
 		{ID: 1, Argv: []string{"a"}, Env: []string{}, Dir: "/", Write: []string{}},
-		{ID: 1 << 60, Argv: []string{"a", "", "ä\n"}, Env: []string{"A=", "B=c"}, Dir: "/x y", Has: [3]bool{true, false, true}, ReadOnly: true, Write: []string{"a/", "~/b"}},
+		{ID: 1 << 60, Argv: []string{"a", "", "ä\n"}, Env: []string{"A=", "B=c"}, Dir: "/x y", Has: [3]bool{true, false, true}, ReadOnly: true, Terminal: true, Write: []string{"a/", "~/b"}},
 	} {
 		var got execRequest
 		if err := got.parse(r.append(nil)); err != nil || !reflect.DeepEqual(got, r) {
