@@ -63,6 +63,7 @@ type Capabilities struct {
 	Driver     string `json:"driver"`
 	Tier       Tier   `json:"tier"`
 	Reason     string `json:"reason,omitempty"` // why this tier and not a stronger one
+	Lift       string `json:"lift,omitempty"`   // what would give a stronger one on this machine
 	NoNetwork  bool   `json:"no_network"`       // can run a sandbox without any network
 	Network    bool   `json:"network"`          // can give it the full network
 	PathRights bool   `json:"path_rights"`      // Rights.ReadOnly and Write are enforced by the system
@@ -78,6 +79,15 @@ type Capabilities struct {
 	KillTree   bool `json:"kill_tree"`   // invariant 2 holds
 	Limits     bool `json:"limits"`      // cpu, memory, pids, disk limits
 	Forks      bool `json:"forks"`       // overlapping steps get a fork each
+}
+
+// Weakness is what people are told at the start of a run: why the tier is weaker than
+// namespaces, "" for those.
+func (c Capabilities) Weakness() string {
+	if c.Tier.Strong() {
+		return ""
+	}
+	return c.Reason
 }
 
 // Driver makes sandboxes of one kind.

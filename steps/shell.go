@@ -37,7 +37,7 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 		if env, err = h.environment(sb, a); err != nil {
 			return sandbox.Result{}, fmt.Errorf("make the environment of step %s: %w", s.Step.ID, err)
 		}
-		if rights, env, err = h.shellRights(sb, a, env); err != nil {
+		if rights, err = h.shellRights(sb, a); err != nil {
 			return sandbox.Result{}, fmt.Errorf("find the rights of step %s: %w", s.Step.ID, err)
 		}
 	}
@@ -49,10 +49,10 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 // copy that nobody keeps, so there is nothing to put back where it does not. An
 // agent's allowlist names tools, not commands: a shell at such a step may do what
 // the sandbox may.
-func (h *Host) shellRights(sb sandbox.Sandbox, a engine.Attempt, env []string) (sandbox.Rights, []string, error) {
-	r, env, err := h.rights(sb, a, env)
+func (h *Host) shellRights(sb sandbox.Sandbox, a engine.Attempt) (sandbox.Rights, error) {
+	r, err := rightsOf(sb, a)
 	if !h.cfg.Capabilities.PathRights {
 		r.ReadOnly, r.Write = false, nil
 	}
-	return r, env, err
+	return r, err
 }

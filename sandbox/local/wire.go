@@ -34,6 +34,7 @@ type config struct {
 	Home     string `json:"home,omitempty"` // host path; as root a descriptor instead
 	Exe      string `json:"exe,omitempty"`  // host path; as root a descriptor instead
 	Resolv   []byte `json:"resolv,omitempty"`
+	Tmp      string `json:"tmp,omitempty"` // host path, in the tier landlock
 	// Mounts by their place inside. Host is empty as root: descriptors come after
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`
