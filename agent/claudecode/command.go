@@ -16,6 +16,8 @@ type command struct {
 	argv, env []string
 	token     string
 	session   string
+	// file is the session file of a conversation that goes on, "" for a new one.
+	file string
 }
 
 // keyDescriptor is the descriptor from which the CLI reads its token once.
@@ -42,11 +44,18 @@ func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token str
 	if OwnRoot(r.Sandbox.Info().Tier) {
 		path = InsidePath
 	}
+	c := command{env: environment(r, url), token: token, session: session}
 	argv := []string{"/bin/sh", "-c", launch, "sh", path,
 		"--output-format", "stream-json", "--verbose", "--input-format", "stream-json",
 		"--permission-prompt-tool", "stdio", "--permission-mode", "default",
 		"--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands",
-		"--tools", strings.Join(policy.Offered(), ","), "--session-id", session}
+		"--tools", strings.Join(policy.Offered(), ",")}
+	if len(r.Continue) > 0 {
+		c.file = configDir(r) + "/go-on/" + session + ".jsonl"
+		argv = append(argv, "--resume", c.file)
+	} else {
+		argv = append(argv, "--session-id", session)
+	}
 	if r.Model != "" {
 		argv = append(argv, "--model", r.Model)
 	}
@@ -57,9 +66,10 @@ func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token str
 		argv = append(argv, "--append-system-prompt", r.AppendSystem)
 	}
 	if r.MaxTurns > 0 {
-		argv = append(argv, "--max-turns", strconv.Itoa(r.MaxTurns))
+		argv = append(argv, "--max-turns", strconv.Itoa(r.MaxTurns-len(r.Continue)))
 	}
-	return command{argv: argv, env: environment(r, url), token: token, session: session}
+	c.argv = argv
+	return c
 }
 
 // settings of the CLI, by environment. Retries are the engine's: it knows the class
@@ -82,31 +92,45 @@ var settings = []string{
 	"DISABLE_AUTOUPDATER=1",
 }
 
+// configDir is the attempt's own, inside.
+func configDir(r agent.Request) string {
+	dir := r.StateDir
+	if dir == "" {
+		dir = homeOf(toolEnv(r))
+	}
+	return dir + "/claude-" + fileName(r.StepID) + "-" + strconv.Itoa(r.Attempt)
+}
+
+// toolEnv is the environment of the tools.
+func toolEnv(r agent.Request) []string {
+	if r.Env != nil {
+		return r.Env
+	}
+	return r.Sandbox.BaseEnv()
+}
+
+func homeOf(env []string) string {
+	home := ""
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "HOME="); ok {
+			home = v
+		}
+	}
+	return home
+}
+
 // environment of the CLI and of its tools. A step's environment must not steer the
 // CLI: another base URL, a module that Bun loads before it.
 func environment(r agent.Request, url string) []string {
-	base := r.Env
-	if base == nil {
-		base = r.Sandbox.BaseEnv()
-	}
+	base, dir := toolEnv(r), configDir(r)
 	var env []string
-	home := ""
 	for _, kv := range base {
-		name, value, _ := strings.Cut(kv, "=")
-		switch {
-		case name == "HOME":
-			home = value
-		case !steers(name):
+		if name, _, _ := strings.Cut(kv, "="); name != "HOME" && !steers(name) {
 			env = append(env, kv)
 		}
 	}
-	dir := r.StateDir
-	if dir == "" {
-		dir = home
-	}
-	dir += "/claude-" + fileName(r.StepID) + "-" + strconv.Itoa(r.Attempt)
 	env = append(env, "ANTHROPIC_BASE_URL="+url, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "SHELL=/bin/bash",
-		"CLAUDE_CONFIG_DIR="+dir, "CLAUDE_ENV_FILE="+dir+"/env.sh", "HOME="+dir+"/home", "FLOW_AGENT_HOME="+home)
+		"CLAUDE_CONFIG_DIR="+dir, "CLAUDE_ENV_FILE="+dir+"/env.sh", "HOME="+dir+"/home", "FLOW_AGENT_HOME="+homeOf(base))
 	return append(env, settings...)
 }
 
@@ -131,10 +155,14 @@ func fileName(id string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// sessionID names the conversation: the same for the same attempt, so that a resume
-// finds it, in the form of a UUID, which the CLI wants.
+// sessionID names the conversation, in the form of a UUID, which the CLI wants.
 func sessionID(r agent.Request) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "flow session\x00%s\x00%s\x00%d", r.RunID, r.StepID, r.Attempt))
+	return uuid("flow session\x00%s\x00%s\x00%d", r.RunID, r.StepID, r.Attempt)
+}
+
+// uuid is made from what it names.
+func uuid(format string, a ...any) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, format, a...))
 	b := sum[:16]
 	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80 // version 8: a scheme of our own
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])

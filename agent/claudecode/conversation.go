@@ -11,6 +11,7 @@ import (
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/gateway"
+	"flowrun.dev/flow/agent/loop"
 	"flowrun.dev/flow/agent/screen"
 	"flowrun.dev/flow/agent/tools"
 	"flowrun.dev/flow/sandbox"
@@ -25,6 +26,7 @@ type conversation struct {
 	set     *tools.Set
 	screen  *screen.Screen
 	stop    context.CancelCauseFunc
+	session *gateway.Session
 	p       *process
 
 	// Of the goroutine that reads events.
@@ -42,6 +44,7 @@ type conversation struct {
 	fatal    error        // why we ended the CLI
 	api      *agent.Error // the last request's failure
 	last     *resultEvent
+	spent    agent.Spending // until the last recorded turn
 }
 
 func newConversation(r agent.Request, policy *agent.Policy, stop context.CancelCauseFunc) *conversation {
@@ -55,8 +58,16 @@ func newConversation(r agent.Request, policy *agent.Policy, stop context.CancelC
 }
 
 // hold runs the CLI to its end.
-func (c *conversation) hold(ctx context.Context, session *gateway.Session, cmd command) (agent.Result, error) {
-	c.screen.Prompt(c.r.Prompt)
+func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, error) {
+	if cmd.file != "" {
+		content, err := sessionFile(c.r, cmd.session, homeOf(c.r.Sandbox.BaseEnv())+"/workspace")
+		if err == nil {
+			err = putSession(ctx, c.r.Sandbox, cmd.env, cmd.file, content)
+		}
+		if err != nil {
+			return c.res, failure(err)
+		}
+	}
 	p, err := start(ctx, c.r.Sandbox, cmd)
 	if err != nil {
 		c.stop(err)
@@ -70,9 +81,9 @@ func (c *conversation) hold(ctx context.Context, session *gateway.Session, cmd c
 		c.fail(err)
 	}
 	exit, err := p.wait()
-	err = c.ended(ctx, session, exit, err)
+	err = c.ended(ctx, exit, err)
 	// The gateway counts what was paid for, broken answers as well.
-	spent := session.Spent()
+	spent := c.session.Spent()
 	u := &c.res.Usage
 	u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens = spent.InputTokens, spent.OutputTokens, spent.CacheReadTokens, spent.CacheWriteTokens
 	u.CostUSD, u.CostUnknown = spent.CostUSD, spent.CostUnknown
@@ -90,11 +101,11 @@ func (c *conversation) fail(err error) {
 }
 
 // ended is why the conversation is no success, nil when it is one.
-func (c *conversation) ended(ctx context.Context, session *gateway.Session, exit sandbox.Result, err error) error {
+func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closeTurn()
-	refused := session.Refused()
+	refused := c.session.Refused()
 	switch {
 	case c.fatal != nil:
 		return failure(c.fatal)
@@ -182,7 +193,11 @@ func (c *conversation) event(ctx context.Context, line []byte) error {
 		}
 		c.mu.Lock()
 		c.last = &r
+		paused := !r.IsError && c.res.StopReason == loop.StopPause
 		c.mu.Unlock()
+		if paused { // the CLI ends here; the model wants to be asked again
+			return c.ask("Continue.")
+		}
 		c.p.finish()
 	}
 	return nil
@@ -194,8 +209,15 @@ func (c *conversation) initialized(line []byte) error {
 	if err != nil || !ours {
 		return err
 	}
+	if len(c.r.Continue) > 0 {
+		return c.ask(goOn)
+	}
+	return c.ask(c.r.Prompt)
+}
+
+func (c *conversation) ask(prompt string) error {
 	return c.p.send(map[string]any{"type": "user", "session_id": "", "parent_tool_use_id": nil,
-		"message": map[string]any{"role": "user", "content": []any{map[string]any{"type": "text", "text": c.r.Prompt}}}})
+		"message": map[string]any{"role": "user", "content": []any{map[string]any{"type": "text", "text": prompt}}}})
 }
 
 // confirmed reads the answer to initialize; ours is false for another one.

@@ -61,7 +61,7 @@ func TestOutcomes(t *testing.T) {
 		// An answer that ends without saying so: the CLI goes on from what came.
 		"cut, then on":        {[]agenttest.Turn{{Text: "half", Cut: true}, end}, "", "", 2},
 		"refusal":             {[]agenttest.Turn{{Text: "no", StopReason: "refusal"}, end}, agent.ClassFailed, "refused", 1},
-		"pause":               {[]agenttest.Turn{{Text: "wait", StopReason: "pause_turn"}, end}, agent.ClassFailed, "paused", 1},
+		"pause":               {[]agenttest.Turn{{Text: "wait", StopReason: "pause_turn"}, end}, "", "", 2},
 		"max_tokens, then on": {[]agenttest.Turn{{Text: "half", StopReason: "max_tokens"}, end}, "", "", 2},
 		"SIGKILL":             {[]agenttest.Turn{shell("kill -KILL $PPID; sleep 5"), end}, agent.ClassInfrastructure, "signal: killed", 1},
 		"SIGTERM":             {[]agenttest.Turn{shell("kill -TERM $PPID; sleep 5"), end}, agent.ClassInfrastructure, "signal: terminated", 1},

@@ -167,12 +167,19 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	c := newConversation(r, policy, cancel)
 	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: r.Account, Before: c.before, Record: c.answered})
 	defer session.Close()
+	c.session = session
+	if over, err := c.restore(); over || err != nil {
+		if err != nil {
+			err = failure(err)
+		}
+		return c.res, err
+	}
 	url, closeAPI, err := serve(ctx, r.Sandbox, gw)
 	if err != nil {
 		return c.res, failure(err)
 	}
 	defer closeAPI()
-	return c.hold(ctx, session, p.command(r, policy, url, session.Token()))
+	return c.hold(ctx, p.command(r, policy, url, session.Token()))
 }
 
 // failure makes any error an *agent.Error.

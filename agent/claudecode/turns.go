@@ -106,6 +106,11 @@ func (c *conversation) resultsIn(body []byte) []json.RawMessage {
 // record hands the open turn over. The caller holds mu.
 func (c *conversation) record(results []json.RawMessage) error {
 	t := agent.Turn{Index: c.index, Response: c.turn.response}
+	if t.Index == 0 {
+		t.Prompt = c.r.Prompt
+	}
+	spent := c.session.Spent()
+	t.Spent, c.spent = spent.Minus(c.spent), spent
 	if results != nil {
 		t.Results = slices.Concat([]byte("["), bytes.Join(asBytes(results), []byte(",")), []byte("]"))
 	}
@@ -165,32 +170,49 @@ func (c *conversation) answered(e gateway.Exchange) {
 
 // take makes a whole answer the open turn.
 func (c *conversation) take(raw json.RawMessage) error {
-	var m struct {
-		Model      string          `json:"model"`
-		Content    json.RawMessage `json:"content"`
-		StopReason string          `json:"stop_reason"`
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
+	m, err := read(raw)
+	if err != nil {
 		return err
 	}
 	u := &c.res.Usage
 	u.Turns++
+	u.ToolCalls += len(m.calls)
 	if m.Model != "" {
 		c.res.Model = m.Model
 	}
-	c.res.StopReason = m.StopReason
-	c.turn = &turn{response: raw}
+	c.res.StopReason, c.res.Text = m.StopReason, m.text
+	c.turn = &turn{response: raw, calls: m.calls}
+	return nil
+}
+
+// answer is what is read of one.
+type answer struct {
+	Model      string          `json:"model"`
+	Content    json.RawMessage `json:"content"`
+	StopReason string          `json:"stop_reason"`
+
+	text  string
+	calls []string // ids
+}
+
+func read(raw json.RawMessage) (answer, error) {
+	var m answer
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, err
+	}
+	list, rawBlocks := blocks(m.Content)
+	if rawBlocks == nil {
+		return m, errors.New("its content is no list of blocks")
+	}
 	var text []string
-	list, _ := blocks(m.Content)
 	for _, b := range list {
 		switch b.Type {
 		case "tool_use":
-			u.ToolCalls++
-			c.turn.calls = append(c.turn.calls, b.ID)
+			m.calls = append(m.calls, b.ID)
 		case "text":
 			text = append(text, b.Text)
 		}
 	}
-	c.res.Text = strings.TrimSpace(strings.Join(text, "\n\n"))
-	return nil
+	m.text = strings.TrimSpace(strings.Join(text, "\n\n"))
+	return m, nil
 }
