@@ -66,6 +66,10 @@ type Outcome struct {
 	Started   time.Time     `json:"started"`
 	Duration  time.Duration `json:"duration"`
 	SandboxID string        `json:"sandbox,omitempty"`
+	// Cached is the run whose result was taken instead of running, "" for a step
+	// that ran. CacheMiss says why a step with `cache` had to run, in words.
+	Cached    string `json:"cached,omitempty"`
+	CacheMiss string `json:"cache_miss,omitempty"`
 	// Changed files, set when the checkpoint is taken: all counted, the first 1,000 named.
 	ChangedCount int          `json:"changed_count"`
 	Changed      []FileChange `json:"changed,omitempty"`

@@ -35,6 +35,11 @@ func RefsOf(step *workflow.Step) []workflow.Ref {
 	for _, o := range step.Outputs {
 		add(o.Expr)
 	}
+	if step.Cache != nil {
+		for _, k := range step.Cache.Key {
+			add(k.Value)
+		}
+	}
 	if step.Run != nil {
 		add(step.Run.Script)
 		for _, a := range step.Run.Argv {

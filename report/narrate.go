@@ -94,6 +94,9 @@ func (n *narrator) finished(dst []string, b engine.StepFinished) []string {
 	if o.Class == engine.ClassExitCode {
 		what += sep + "exit code " + strconv.Itoa(o.ExitCode)
 	}
+	if o.Cached != "" {
+		what += sep + "from the cache (run " + clean(o.Cached) + ")"
+	}
 	if o.ChangedCount > 0 {
 		what += sep + count(o.ChangedCount, "file") + " changed"
 	}
@@ -118,6 +121,9 @@ func (n *narrator) finished(dst []string, b engine.StepFinished) []string {
 			}
 			dst = append(dst, "  "+n.paint(toneWarn, "denied:")+" "+clean(d.Tool)+": "+clean(d.Reason))
 		}
+	}
+	if o.CacheMiss != "" {
+		dst = append(dst, "  "+n.paint(toneDim, "cache miss: "+clean(o.CacheMiss)))
 	}
 	if o.Error != "" {
 		dst = append(dst, "  "+n.paint(toneBad, "error:")+" "+clean(o.Error))

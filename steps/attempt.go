@@ -41,7 +41,17 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, &sandbox.Error{Op: "open the step's log", Class: sandbox.ClassInfrastructure, Err: err})
 	}
-	out := kind(h, ctx, sb, a, c, emit)
+	hit, miss, err := h.consult(ctx, sb, a, c)
+	var out engine.Outcome
+	switch {
+	case err != nil:
+		out = h.placeFailed(ctx, out, err)
+	case hit != nil:
+		out = *hit
+	default:
+		out = kind(h, ctx, sb, a, c, emit)
+		out.CacheMiss = miss
+	}
 	c.drain()
 	out.SandboxID = sb.Info().ID
 	out.Stdout, out.Stderr = c.stdout.excerpt(), c.stderr.excerpt()
@@ -53,9 +63,10 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 		out.Error = h.cfg.Redact.String(fmt.Sprintf("store the step's output: %v", err))
 	}
 	out.Log = ref
-	if out.Status == engine.StepSucceeded {
+	if out.Status == engine.StepSucceeded && hit == nil {
 		out = h.evalOutputs(a, out, ref)
 	}
+	h.keepResult(ctx, a, out)
 	return out
 }
 

@@ -77,7 +77,9 @@ type Config struct {
 	// Restore is the checkpoint that a resumed run continues from; Base the one
 	// that holds the imported source. "" for none.
 	Restore, Base string
-	Output        OutputFunc
+	// Cache of results, for the steps with `cache`.
+	Cache  Cache
+	Output OutputFunc
 }
 
 // Host implements engine.Runner for one run.
@@ -95,7 +97,9 @@ type Host struct {
 	// covered is the checkpoint from which a step's changed files are counted: the
 	// last one that was not taken at the end of a turn.
 	covered string
-	busy    int // attempts that are using the sandbox
+	pending map[string]*pendingResult // steps with `cache` that missed
+	spoiled map[string]bool           // those whose attempt failed
+	busy    int                       // attempts that are using the sandbox
 
 	// checked is held for writing while an attempt runs whose changes are checked
 	// afterwards, so that they are its own.

@@ -32,6 +32,7 @@ func Preflight(w *workflow.Workflow, caps sandbox.Capabilities) error {
 var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
 	checkTier,
 	checkNoNetwork,
+	checkCache,
 }
 
 func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
@@ -52,4 +53,27 @@ func checkNoNetwork(w *workflow.Workflow, caps sandbox.Capabilities) error {
 		return nil
 	}
 	return errors.New("sandbox.network is none, and driver " + caps.Driver + " cannot keep steps from the network")
+}
+
+// checkCache: what a step changed is only known where no other one works on the
+// same tree (design: language, Steps that overlap).
+func checkCache(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	if caps.Forks || w.MaxParallel == 1 {
+		return nil
+	}
+	var errs *multierror.Error
+	var plan *workflow.Plan
+	for _, s := range w.Steps {
+		if s.Cache == nil {
+			continue
+		}
+		if plan == nil {
+			plan = workflow.BuildPlan(w)
+		}
+		if other := plan.Overlaps(plan.ByID[s.ID]); other >= 0 {
+			errs = multierror.Append(errs, fmt.Errorf("step %s has cache and may run beside step %s, and driver %s cannot give each a fork of the workspace: order them with needs",
+				s.ID, plan.Nodes[other].Step.ID, caps.Driver))
+		}
+	}
+	return errs.ErrorOrNil()
 }

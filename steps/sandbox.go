@@ -183,7 +183,7 @@ func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
 }
 
 // Checkpoint stores the home tree; see engine.Runner.
-func (h *Host) Checkpoint(ctx context.Context, _ []string) (string, []engine.FileChange, int, error) {
+func (h *Host) Checkpoint(ctx context.Context, steps []string) (string, []engine.FileChange, int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.living == nil {
@@ -199,6 +199,7 @@ func (h *Host) Checkpoint(ctx context.Context, _ []string) (string, []engine.Fil
 	}
 	changed, count := h.changes(h.sinceCovered(ctx, snap))
 	h.last, h.covered = id, id
+	h.storeResult(ctx, steps, snap.Manifest)
 	return id, changed, count, nil
 }
 

@@ -24,6 +24,7 @@ type hashForm struct {
 	Continue bool          `json:"continue,omitempty"`
 	Network  string        `json:"network,omitempty"`
 	Access   *Access       `json:"access,omitempty"`
+	Cache    []string      `json:"cache,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
 }
@@ -51,6 +52,9 @@ type agentForm struct {
 func hashStep(w *Workflow, s *Step) string {
 	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Secrets: s.Secrets, Timeout: s.Timeout,
 		Continue: s.ContinueOnError, Network: w.Sandbox.Network}
+	if s.Cache != nil {
+		f.Cache = append([]string{"cache"}, s.Cache.sources()...)
+	}
 	if s.If != nil {
 		f.If = s.If.source
 	}

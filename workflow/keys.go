@@ -54,6 +54,7 @@ const (
 	typeRun       KeyType = "script or list"
 	typeAgent     KeyType = "prompt or map"
 	typeAccess    KeyType = "word or list of paths"
+	typeCache     KeyType = "true or map"
 	typeUndefined KeyType = ""
 )
 
@@ -67,6 +68,7 @@ const (
 	inDefaults  = "defaults"
 	inStep      = "step"
 	inRetry     = "retry"
+	inCache     = "cache"
 	inAgent     = "agent"
 	inBudget    = "budget"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
@@ -141,6 +143,10 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "continue_on_error", Type: typeBool, Default: "false", Doc: "The run goes on when the step fails; its status stays `failed`.", Example: "true"},
 		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
 
+		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
+
+		{In: inCache, Name: "key", Type: typeStrings, Doc: "What replaces the workspace's files in the key: globs in the workspace, and values in `${{ }}`.", Example: "[go.sum, \"${{ inputs.mode }}\"]"},
+
 		{In: inRetry, Name: "max_attempts", Type: typeInt, Min: 1, Max: 100, Default: "3", Doc: "All attempts, the first included.", Example: "3"},
 		{In: inRetry, Name: "backoff", Type: typeEnum, Enum: []string{"constant", "exponential", "fibonacci"}, Default: "exponential", Doc: "How the pause grows.", Example: "constant"},
 		{In: inRetry, Name: "initial", Type: typeDuration, Default: "2s", Doc: "The first pause.", Example: "1s"},
@@ -180,7 +186,7 @@ func laterKeys() []Key {
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "network", "foreach", "repeat", "cache", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "network", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

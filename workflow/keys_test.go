@@ -48,6 +48,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.budget(n)
 		case inRetry:
 			p.retry(n)
+		case inCache:
+			p.cache(n, p.scope(0, scopeKind{}))
 		case inAgent:
 			p.agentKeys(&AgentStep{}, n, inAgent, p.scope(0, scopeKind{}))
 		default:

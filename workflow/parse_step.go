@@ -133,7 +133,7 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 }
 
 // stepNodes are the values of a step that are read after all its keys are known.
-type stepNodes struct{ access, run, agent, shell, cond, env, outputs, secrets *yaml.Node }
+type stepNodes struct{ access, cache, run, agent, shell, cond, env, outputs, secrets *yaml.Node }
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	s := &Step{Pos: pos(n), Timeout: p.defaults.timeout}
@@ -166,6 +166,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		case "access":
 			s.Access = p.access(k, v)
 			x.access = k
+		case "cache":
+			x.cache = v
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
 		case "retry":
@@ -197,6 +199,9 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	}
 	if x.outputs != nil {
 		p.outputs(s, x.outputs, p.scope(i, scopeKind{files: true, self: true}))
+	}
+	if x.cache != nil {
+		s.Cache = p.cache(x.cache, sc)
 	}
 	p.kind(n, s, x, sc)
 	if x.secrets != nil {

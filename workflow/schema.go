@@ -280,6 +280,8 @@ func shape(k Key) object {
 		return listOf(anyOf(pattern(namePattern), ref(k.Of)))
 	case typeRun:
 		return anyOf(scalar(), append(listOf(scalar()), member{"minItems", 1}))
+	case typeCache:
+		return anyOf(object{{"type", "boolean"}}, ref(k.Of))
 	case typeAccess:
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))

@@ -107,6 +107,7 @@ type Step struct {
 	Retry           Retry
 	ContinueOnError bool
 	Outputs         []Output
+	Cache           *Cache // nil: it always runs
 
 	Run   *RunStep
 	Agent *AgentStep

@@ -59,6 +59,7 @@ var commands = []func(*app) *cobra.Command{
 	cmdRuns, cmdShow, cmdLogs,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
+	cmdCache,
 	cmdSchema,
 	cmdVersion,
 }

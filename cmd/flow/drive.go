@@ -54,10 +54,14 @@ func (s *session) drive(ctx context.Context) error {
 	if w.Workspace.From != "" {
 		source = filepath.Join(s.project, w.Workspace.From)
 	}
+	results, err := s.a.resultCache(s.store)
+	if err != nil {
+		return err
+	}
 	host := steps.NewHost(steps.Config{
 		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent,
-		Restore: s.restore, Base: s.base, Mounts: s.a.mounts(s.plan, s.options, s.driver.caps.Tier),
+		Restore: s.restore, Base: s.base, Cache: results, Mounts: s.a.mounts(s.plan, s.options, s.driver.caps.Tier),
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
 	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening}
