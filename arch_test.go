@@ -11,12 +11,13 @@ import (
 // a folder may import, and which parts of the standard library it must not. A
 // change of this table needs its reason in the commit.
 var imports = map[string]struct{ may, mustNot []string }{
-	"cmd":        {may: []string{"workflow", "engine", "steps", "agent", "sandbox", "state", "checkpoint", "redact", "report"}},
+	"cmd":        {may: []string{"workflow", "engine", "steps", "agent", "sandbox", "egress", "state", "checkpoint", "redact", "report"}},
 	"report":     {may: []string{"workflow", "engine", "redact"}, mustNot: []string{"database/sql", "os/exec", "net/http"}},
 	"state":      {may: []string{"engine", "workflow", "checkpoint", "redact"}, mustNot: []string{"os/exec", "net/http"}},
-	"steps":      {may: []string{"engine", "workflow", "sandbox", "agent", "checkpoint", "redact"}, mustNot: []string{"database/sql", "os/exec"}},
+	"steps":      {may: []string{"engine", "workflow", "sandbox", "egress", "agent", "checkpoint", "redact"}, mustNot: []string{"database/sql", "os/exec"}},
 	"agent":      {may: []string{"sandbox", "redact"}, mustNot: []string{"database/sql", "os/exec"}},
 	"engine":     {may: []string{"workflow", "redact"}, mustNot: []string{"os", "net", "net/http", "database/sql", "os/exec"}},
+	"egress":     {may: []string{"redact"}, mustNot: []string{"database/sql", "os/exec"}},
 	"sandbox":    {may: []string{"checkpoint", "redact"}, mustNot: []string{"database/sql", "net/http"}},
 	"checkpoint": {mustNot: []string{"database/sql", "net", "os/exec"}},
 	"workflow":   {may: []string{"redact"}, mustNot: []string{"net", "net/http", "database/sql", "os/exec"}},

@@ -21,6 +21,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	StepFinished{}.Type():       decode[StepFinished],
 	TurnCompleted{}.Type():      decode[TurnCompleted],
 	RetryScheduled{}.Type():     decode[RetryScheduled],
+	Egress{}.Type():             decode[Egress],
 	CancelRequested{}.Type():    decode[CancelRequested],
 	RunFinished{}.Type():        decode[RunFinished],
 }

@@ -61,8 +61,6 @@ type SandboxCreated struct {
 	ID     string `json:"id"`
 	Driver string `json:"driver"`
 	Tier   string `json:"tier"`
-	// Reason why the tier is not a stronger one, "" for the strongest.
-	Reason string `json:"reason,omitempty"`
 }
 type SandboxClosed struct {
 	ID string `json:"id"`
@@ -128,6 +126,26 @@ type RunFinished struct {
 	Class  Class     `json:"class,omitempty"`
 	Cause  string    `json:"cause,omitempty"` // in words
 }
+
+// Egress counts the decisions of one kind on one destination that a step wanted to
+// reach. It is appended when the first of its kind falls and, if more followed, once
+// more when the attempt ends: the last one counts, and a flood of connections does not
+// become a flood of events.
+type Egress struct {
+	Step    string `json:"step"`
+	Attempt int    `json:"attempt"`
+	// Host in normal form, quoted where it is no host; "*" for the destinations
+	// beyond the bound of an attempt.
+	Host     string `json:"host"`
+	Port     int    `json:"port,omitempty"`
+	Verdict  string `json:"verdict"` // allowed, refused, or placeholder (of a secret, sent to another host)
+	Reason   string `json:"reason,omitempty"`
+	Count    int64  `json:"count"`
+	Sent     int64  `json:"sent,omitempty"`     // bytes
+	Received int64  `json:"received,omitempty"` // bytes
+}
+
+func (Egress) Type() string { return "egress" }
 
 func (RunStarted) Type() string         { return "run_started" }
 func (RunResumed) Type() string         { return "run_resumed" }

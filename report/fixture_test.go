@@ -42,7 +42,7 @@ func perform(r Reporter, plays []play) {
 
 func testPlan() *workflow.Plan {
 	w := &workflow.Workflow{Name: "quickstart", Description: "Build a small Go program and test it.",
-		Sandbox:   workflow.SandboxSpec{Driver: "auto", Network: "none"},
+		Sandbox:   workflow.SandboxSpec{Driver: "auto", Network: workflow.Network{Mode: workflow.NetworkNone}},
 		Workspace: workflow.Workspace{From: ".", Apply: "on_success"}, Timeout: 30 * time.Minute, MaxParallel: 5}
 	add := func(st *workflow.Step) *workflow.Step { w.Steps = append(w.Steps, st); return st }
 	add(&workflow.Step{ID: "init", Kind: workflow.KindRun, Run: &workflow.RunStep{Shell: "bash"}})

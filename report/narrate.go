@@ -33,9 +33,6 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		if b.Tier != "" {
 			line += " (" + clean(b.Tier) + ")"
 		}
-		if b.Reason != "" {
-			line += ": " + clean(b.Reason)
-		}
 		return append(dst, n.paint(toneDim, line))
 	case engine.ConditionEvaluated:
 		if b.Error != "" {
@@ -60,6 +57,12 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		when := "attempt " + strconv.Itoa(b.Attempt) + " at " + b.At.UTC().Format("15:04:05Z") +
 			" (in " + duration(b.At.Sub(ev.At)) + ")"
 		return append(dst, n.signed(g.again, toneWarn, b.Step, when+": "+clean(b.Reason)))
+	case engine.Egress:
+		if b.Verdict == "allowed" || b.Count > 1 { // the first of its kind is enough
+			break
+		}
+		what := "network: " + clean(destination(b)) + " " + clean(b.Verdict) + ": " + clean(b.Reason)
+		return append(dst, n.signed(g.cancelled, toneWarn, b.Step, what))
 	case engine.CancelRequested:
 		return append(dst, n.paint(toneWarn, "flow: stopping ("+clean(b.Cause)+")"))
 	}

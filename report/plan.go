@@ -43,6 +43,7 @@ type PlanStep struct {
 	DisallowedTools []string `json:"disallowed_tools,omitempty"`
 	MaxTurns        int      `json:"max_turns,omitempty"`
 	Secrets         []string `json:"secrets"` // names only
+	Network         string   `json:"network"` // none, full, or "only" and the hosts
 	Timeout         Seconds  `json:"timeout_seconds,omitempty"`
 	MaxAttempts     int      `json:"max_attempts,omitempty"` // 0: the default for infrastructure errors only
 	ContinueOnError bool     `json:"continue_on_error,omitempty"`
@@ -53,7 +54,7 @@ type PlanStep struct {
 func PlanOf(p *workflow.Plan) PlanView {
 	w := p.Workflow
 	v := PlanView{Workflow: w.Name, Description: w.Description, Driver: or(w.Sandbox.Driver, "auto"),
-		Network: or(w.Sandbox.Network, "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"),
+		Network: or(w.Sandbox.Network.String(), "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"),
 		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel}
 	waves := wavesOf(p)
 	for i := range p.Nodes {
@@ -61,6 +62,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 		st := n.Step
 		ps := PlanStep{ID: st.ID, Name: st.Name, Kind: string(st.Kind), Wave: waves[i], Finally: n.Finally,
 			Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
+			Network: or(st.Network.String(), "none"),
 			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
 		for _, k := range n.Needs {
 			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
@@ -202,7 +204,7 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		add("tools", tools)
 		add("turns", "at most "+strconv.Itoa(st.MaxTurns))
 	}
-	add("network", networkWords(v.Network))
+	add("network", networkWords(st.Network))
 	if len(st.Secrets) > 0 {
 		add("secrets", strings.Join(st.Secrets, ", "))
 	} else {

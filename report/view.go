@@ -28,15 +28,17 @@ type RunRow struct {
 // RunView is all that `flow show` tells of one run.
 type RunView struct {
 	RunRow
-	Path     string       `json:"path,omitempty"` // of the workflow file
-	Attempt  int          `json:"attempt"`        // 1, and one more with each resume
-	Class    engine.Class `json:"class,omitempty"`
-	Sandbox  string       `json:"sandbox,omitempty"` // the last one's driver and tier, "local (ns-root)"
-	CostUSD  float64      `json:"cost_usd"`
-	Denied   int          `json:"denied_calls"`
-	Owner    string       `json:"owner,omitempty"` // who runs it now, "" when nobody does
-	Steps    []StepRow    `json:"steps"`
-	Continue string       `json:"continue,omitempty"` // the exact command that continues it
+	Path    string       `json:"path,omitempty"` // of the workflow file
+	Attempt int          `json:"attempt"`        // 1, and one more with each resume
+	Class   engine.Class `json:"class,omitempty"`
+	Sandbox string       `json:"sandbox,omitempty"` // the last one's driver and tier, "local (ns-root)"
+	CostUSD float64      `json:"cost_usd"`
+	Denied  int          `json:"denied_calls"`
+	Owner   string       `json:"owner,omitempty"` // who runs it now, "" when nobody does
+	Steps   []StepRow    `json:"steps"`
+	// Egress are the destinations that steps wanted to reach, in the order of the first try.
+	Egress   []engine.Egress `json:"egress,omitempty"`
+	Continue string          `json:"continue,omitempty"` // the exact command that continues it
 }
 
 // StepRow is one step of a run.

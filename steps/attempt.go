@@ -49,7 +49,13 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	case hit != nil:
 		out = *hit
 	default:
-		out = kind(h, ctx, sb, a, c, emit)
+		on, left, err := h.connect(ctx, sb, a, emit)
+		if err != nil {
+			out = h.placeFailed(ctx, out, err)
+			break
+		}
+		out = kind(h, ctx, on, a, c, emit)
+		left()
 		out.CacheMiss = miss
 	}
 	c.drain()

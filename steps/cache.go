@@ -179,7 +179,7 @@ func fetch(ctx context.Context, from *cache.Dir, to checkpoint.Batch, want check
 // cacheParts names what the step's result depends on.
 func (h *Host) cacheParts(a engine.Attempt, base *checkpoint.Manifest) (cache.Parts, error) {
 	w, s := h.cfg.Workflow, a.Step
-	parts := cache.Parts{"format": "1", "definition": s.Hash, "isolation": h.cfg.Driver.Name() + " network " + w.Sandbox.Network}
+	parts := cache.Parts{"format": "1", "definition": s.Hash, "isolation": h.cfg.Driver.Name() + " network " + w.Sandbox.Network.String()}
 	var errs []error
 	value := func(name string, t *workflow.Template) {
 		if t == nil {

@@ -11,13 +11,10 @@ import (
 	"flowrun.dev/flow/sandbox"
 )
 
-// environment is the whole environment of a step: what the sandbox needs, XDG_CACHE_HOME, the
+// environment is the whole environment of a step: what the sandbox needs, the
 // file's and the step's `env`, the secrets that it names, and FLOW_*. Later ones win.
 func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, error) {
 	e := newEnviron(sb.BaseEnv())
-	if dir := cacheDir(e.list); dir != "" {
-		e.set("XDG_CACHE_HOME", dir)
-	}
 	var errs *multierror.Error
 	for _, v := range a.Step.Env {
 		s, err := v.Value.EvalString(a.Vars)
@@ -32,7 +29,7 @@ func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, erro
 		e.set(v.Name, s)
 	}
 	for _, name := range a.Step.Secrets {
-		value, ok := h.cfg.Secrets[name]
+		value, ok := h.secretFor(sb, name)
 		if !ok {
 			errs = multierror.Append(errs, fmt.Errorf("secret %s has no value", name))
 			continue

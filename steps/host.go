@@ -2,10 +2,13 @@ package steps
 
 import (
 	"context"
+	"crypto/x509"
+	"net"
 	"sync"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/checkpoint"
+	"flowrun.dev/flow/egress"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/sandbox"
@@ -80,6 +83,10 @@ type Config struct {
 	// Cache of results, for the steps with `cache`.
 	Cache  Cache
 	Output OutputFunc
+	// Reach and Roots are how the egress proxy gets to the network; the zero values
+	// are right for flow, tests give their own.
+	Reach egress.Reach
+	Roots *x509.CertPool
 }
 
 // Host implements engine.Runner for one run.
@@ -93,7 +100,11 @@ type Host struct {
 	number int    // of sandboxes made, for their ids
 	last   string // newest checkpoint of the run's line
 	bank   *bank
-	base   string // checkpoint of the imported source
+	// proxy is made when a step with a list of hosts needs it; doors are the addresses
+	// at which it listens, by sandbox.
+	proxy *egress.Proxy
+	doors map[string]net.Addr
+	base  string // checkpoint of the imported source
 	// covered is the checkpoint from which a step's changed files are counted: the
 	// last one that was not taken at the end of a turn.
 	covered string

@@ -33,6 +33,9 @@ var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
 	checkTier,
 	checkNoNetwork,
 	checkCache,
+	checkAllowLists,
+	checkMixedNetworks,
+	checkInject,
 }
 
 func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
@@ -49,10 +52,71 @@ func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
 // checkNoNetwork: a file that says nothing runs on driver host too, which its
 // author chose by name; one that says `none` meant it.
 func checkNoNetwork(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	if w.Sandbox.Network != "none" || caps.NoNetwork {
+	if caps.NoNetwork {
 		return nil
 	}
-	return errors.New("sandbox.network is none, and driver " + caps.Driver + " cannot keep steps from the network")
+	if w.Sandbox.Network.Mode == workflow.NetworkNone {
+		return errors.New("sandbox.network is none, and driver " + caps.Driver + " cannot keep steps from the network")
+	}
+	for _, s := range allSteps(w) {
+		if s.Network.Mode == workflow.NetworkNone {
+			return fmt.Errorf("step %s has network none, and driver %s cannot keep steps from the network", s.ID, caps.Driver)
+		}
+	}
+	return nil
+}
+
+func checkAllowLists(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	for _, s := range allSteps(w) {
+		if s.Network.Mode == workflow.NetworkAllow && !caps.EgressList {
+			return fmt.Errorf("step %s has a list of hosts (network), to which driver %s (tier %s) cannot hold it here", s.ID, caps.Driver, caps.Tier)
+		}
+	}
+	return nil
+}
+
+// checkMixedNetworks: a sandbox has one network. Where one step has the host's, others
+// are kept from it by refusing them sockets; a list of hosts would not hold there.
+func checkMixedNetworks(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	full := stepWith(w, workflow.NetworkFull)
+	if full == nil {
+		return nil
+	}
+	if list := stepWith(w, workflow.NetworkAllow); list != nil {
+		return fmt.Errorf("step %s has network full and step %s a list of hosts: both in one run is not supported yet", full.ID, list.ID)
+	}
+	if caps.SocketRights || caps.Tier == sandbox.TierNone {
+		return nil
+	}
+	for _, s := range allSteps(w) {
+		if s.Network.Mode != workflow.NetworkFull {
+			return fmt.Errorf("step %s has network full and step %s none, and driver %s (tier %s) cannot hold both to it here", full.ID, s.ID, caps.Driver, caps.Tier)
+		}
+	}
+	return nil
+}
+
+// checkInject: until sandboxes trust the run's certificate authority.
+func checkInject(w *workflow.Workflow, _ sandbox.Capabilities) error {
+	for _, s := range w.Secrets {
+		if s.Inject != nil {
+			return fmt.Errorf("secret %s has inject, which is not supported yet", s.Name)
+		}
+	}
+	return nil
+}
+
+func allSteps(w *workflow.Workflow) []*workflow.Step {
+	return append(append([]*workflow.Step(nil), w.Steps...), w.Finally...)
+}
+
+func stepWith(w *workflow.Workflow, mode string) *workflow.Step {
+	for _, s := range allSteps(w) {
+		if s.Network.Mode == mode {
+			return s
+		}
+	}
+	return nil
 }
 
 // checkCache: what a step changed is only known where no other one works on the

@@ -58,7 +58,7 @@ func (h *Host) sandboxFor(ctx context.Context, emit func(engine.Body)) (sandbox.
 		return nil, err
 	}
 	info := sb.Info()
-	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: h.cfg.Capabilities.Weakness()})
+	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier)})
 	if err := h.fill(ctx, sb, emit); err != nil {
 		h.closeSandbox(ctx, sb)
 		emit(engine.SandboxClosed{ID: info.ID})
@@ -81,7 +81,7 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
 	defer cancel()
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: network(h.cfg.Workflow.Sandbox.Network), Mounts: h.cfg.Mounts})
+	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: h.network(), Mounts: h.cfg.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -94,13 +94,6 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 		return nil, &sandbox.Error{Op: "check the new sandbox", Class: sandbox.ClassInfrastructure, Err: err}
 	}
 	return sb, nil
-}
-
-func network(word string) sandbox.Network {
-	if word == string(sandbox.NetworkFull) {
-		return sandbox.NetworkFull
-	}
-	return sandbox.NetworkNone
 }
 
 // healthy really executes echo inside (design: sandbox, Life).
@@ -262,6 +255,7 @@ func (h *Host) Close(ctx context.Context) []engine.Body {
 	defer h.mu.Unlock()
 	var out []engine.Body
 	h.dropLocked(func(b engine.Body) { out = append(out, b) })
+	h.closeProxy()
 	_ = os.Remove(filepath.Join(h.cfg.Dir, "sandboxes")) // empty, unless something could not be removed: swept later
 	return out
 }

@@ -25,6 +25,8 @@ type hashForm struct {
 	Network  string        `json:"network,omitempty"`
 	Access   *Access       `json:"access,omitempty"`
 	Cache    []string      `json:"cache,omitempty"`
+	Exposed  []string      `json:"exposed,omitempty"`
+	Inject   [][]string    `json:"inject,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
 }
@@ -51,7 +53,14 @@ type agentForm struct {
 // hashStep is the SHA-256 of a step's form, as hex.
 func hashStep(w *Workflow, s *Step) string {
 	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Secrets: s.Secrets, Timeout: s.Timeout,
-		Continue: s.ContinueOnError, Network: w.Sandbox.Network}
+		Continue: s.ContinueOnError, Network: s.Network.canonical(), Exposed: s.Exposed}
+	for _, name := range s.Secrets {
+		for _, x := range w.Secrets {
+			if x.Name == name && x.Inject != nil {
+				f.Inject = append(f.Inject, []string{name, x.Inject.Target(), x.Inject.Header, x.Inject.Format})
+			}
+		}
+	}
 	if s.Cache != nil {
 		f.Cache = append([]string{"cache"}, s.Cache.sources()...)
 	}

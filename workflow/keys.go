@@ -58,6 +58,22 @@ const (
 	typeUndefined KeyType = ""
 )
 
+// Shapes of network and of a step's secrets.
+const (
+	typeStepSecrets KeyType = "list of names, or of maps"
+	typeNetwork     KeyType = "map, or one of"
+	typeHosts       KeyType = "list of hosts or maps"
+	typePorts       KeyType = "list of ports"
+)
+
+// Maps of network and secrets.
+const (
+	inInject     = "inject"
+	inNetwork    = "network"
+	inHost       = "host"
+	inStepSecret = "step_secret" // one that a step is given
+)
+
 // The maps of the language.
 const (
 	inWorkflow  = "workflow"
@@ -113,10 +129,23 @@ func supportedKeys() []Key {
 		{In: inSecret, Name: "env", Type: typeName, Doc: "The variable that holds it (in `--env-file` or the environment); default: its name.", Example: "CI_API_TOKEN"},
 		{In: inSecret, Name: "file", Type: typePath, Doc: "The file that holds it, relative to the workflow file.", Example: "../token.txt"},
 
+		{In: inSecret, Name: "inject", Type: typeObject, Of: inInject, Doc: "Binds the secret to one host: steps get a placeholder, and flow puts the value into their requests to that host, outside of the sandbox.", Example: "{host: api.example.com, format: \"Bearer {}\"}"},
+
+		{In: inInject, Name: "host", Type: typeText, Required: true, Doc: "The one host whose requests carry the value, over TLS only; `host:port` for another port than 443. The step's `network` has to allow it.", Example: "api.example.com"},
+		{In: inInject, Name: "header", Type: typeText, Default: "Authorization", Doc: "The header that carries it; what the program wrote there is replaced.", Example: "X-Api-Key"},
+		{In: inInject, Name: "format", Type: typeText, Doc: "The header's text, in which `{}` stands for the value; default: the value alone.", Example: "Bearer {}"},
+
 		{In: inSandbox, Name: "driver", Type: typeEnum, Enum: []string{"auto", "local", "host"}, Later: []string{"docker", "e2b"}, Default: "auto", Doc: "`local`: namespaces on this machine; `host`: no isolation, by explicit word only; `auto`: the best isolation there is, never `host`.", Example: "local"},
 		{In: inSandbox, Name: "require", Type: typeEnum, Enum: []string{"strong", "any"}, Default: "any", Doc: "`strong`: only isolation by namespaces; a machine that has only the landlock tier, or driver `host`, is refused. `any`: the strongest that starts here.", Example: "strong"},
-		{In: inSandbox, Name: "network", Type: typeEnum, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach.", Example: "full"},
+		{In: inSandbox, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach that do not say it themselves.", Example: "{allow: [example.com]}"},
 		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run"}, Later: []string{"step", "pool"}, Default: "run", Doc: "One sandbox serves all steps of a run.", Example: "run"},
+
+		{In: inNetwork, Name: "allow", Type: typeHosts, Of: inHost, Required: true, Doc: "The only hosts that can be reached: `example.com`, `*.example.com` (names below it), an IP address, each with an optional `:port` (else 80 and 443). Addresses of this machine, link-local ones and those of cloud metadata never can.", Example: "[example.com, \"*.example.org:443\"]"},
+
+		{In: inHost, Name: "host", Type: typeText, Required: true, Doc: "The host, as in the short form.", Example: "api.example.com"},
+		{In: inHost, Name: "ports", Type: typePorts, Min: 1, Max: 65535, Default: "[80, 443]", Doc: "The ports.", Example: "[443, 8443]"},
+		{In: inHost, Name: "methods", Type: typeEnums, Enum: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}, Doc: "The only HTTP methods. Plain HTTP, and hosts to which a secret of the step is bound; other TLS is then refused.", Example: "[GET, HEAD]"},
+		{In: inHost, Name: "paths", Type: typeStrings, Doc: "The only paths; `*` stands for any text. As `methods`.", Example: "[/v1/*]"},
 
 		{In: inWorkspace, Name: "from", Type: typePath, Doc: "The folder that the workspace starts as a copy of, relative to the project's root.", Example: "."},
 		{In: inWorkspace, Name: "exclude", Type: typeStrings, Doc: "What is not copied, in the patterns of .gitignore.", Example: "[node_modules/]"},
@@ -136,8 +165,9 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "needs", Type: typeIDs, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none.", Example: "[build]"},
 		{In: inStep, Name: "if", Type: typeExpr, Default: "success()", Doc: "Runs the step only when the expression is true.", Example: "inputs.mode == \"full\""},
 		{In: inStep, Name: "env", Type: typeEnv, Doc: "Settings for this step.", Example: "{WHO: \"${{ inputs.who }}\"}"},
-		{In: inStep, Name: "secrets", Type: typeNames, Doc: "The declared secrets that this step gets as variables. `run` steps only, for now.", Example: "[API_TOKEN]"},
+		{In: inStep, Name: "secrets", Type: typeStepSecrets, Of: inStepSecret, Doc: "The declared secrets that this step gets as variables. An agent gets only those with `inject`, unless it says `expose`.", Example: "[API_TOKEN]"},
 		{In: inStep, Name: "access", Type: typeAccess, Enum: []string{"write", "read"}, Default: "write", Doc: "What a `run` step may change of the workspace and the home: everything, nothing (`read`), or only the listed paths (`out/` is a folder, made when missing; `~/x` lies in the home). Scratch folders stay writable.", Example: "[out/, report.xml]"},
+		{In: inStep, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Doc: "What this step can reach; default: `network` of the sandbox.", Example: "{allow: [registry.example.com]}"},
 		{In: inStep, Name: "timeout", Type: typeDuration, Doc: "Time limit of each attempt; its whole process tree ends.", Example: "10m"},
 		{In: inStep, Name: "retry", Type: typeObject, Of: inRetry, Doc: "How a failed attempt is repeated.", Example: "{max_attempts: 3}"},
 		{In: inStep, Name: "continue_on_error", Type: typeBool, Default: "false", Doc: "The run goes on when the step fails; its status stays `failed`.", Example: "true"},
@@ -146,6 +176,9 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
 
 		{In: inCache, Name: "key", Type: typeStrings, Doc: "What replaces the workspace's files in the key: globs in the workspace, and values in `${{ }}`.", Example: "[go.sum, \"${{ inputs.mode }}\"]"},
+
+		{In: inStepSecret, Name: "name", Type: typeName, Required: true, Doc: "The secret.", Example: "API_TOKEN"},
+		{In: inStepSecret, Name: "expose", Type: typeBool, Default: "false", Doc: "An agent gets the value itself, and can say it to anybody.", Example: "true"},
 
 		{In: inRetry, Name: "max_attempts", Type: typeInt, Min: 1, Max: 100, Default: "3", Doc: "All attempts, the first included.", Example: "3"},
 		{In: inRetry, Name: "backoff", Type: typeEnum, Enum: []string{"constant", "exponential", "fibonacci"}, Default: "exponential", Doc: "How the pause grows.", Example: "constant"},
@@ -182,11 +215,10 @@ func laterKeys() []Key {
 		names []string
 	}{
 		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify", "lint"}},
-		{inSecret, []string{"inject", "expose"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "network", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

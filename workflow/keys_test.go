@@ -38,6 +38,14 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.secrets(wrapList(n))
 		case inSandbox:
 			p.sandbox(n)
+		case inInject:
+			p.inject(n)
+		case inNetwork:
+			p.network(ctxStep, &yaml.Node{Kind: yaml.ScalarNode, Value: "network"}, n)
+		case inHost:
+			p.allowHost(n)
+		case inStepSecret:
+			p.stepSecrets(&Step{}, wrapList(n))
 		case inWorkspace:
 			p.workspace(n)
 		case inDefaults:

@@ -108,12 +108,14 @@ type fileParser struct {
 	configs   map[scopeKind]*conf.Config
 	compiled  int             // expressions so far
 	used      map[string]bool // inputs that an expression names
+	// warned are the entries of allow that a warning names already.
+	warned map[Pos]bool
 }
 
 func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
 	return &fileParser{
 		reader: reader{bag: bag{file: name}, text: bytes.TrimPrefix(text, bom)}, opts: opts,
-		used: map[string]bool{}, needed: map[int][]string{},
+		used: map[string]bool{}, needed: map[int][]string{}, warned: map[Pos]bool{},
 		w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}},
 	}
 }
@@ -364,6 +366,8 @@ func (p *fileParser) secrets(n *yaml.Node) {
 					s.Env, _ = p.str(v, "env")
 				case "file":
 					s.File, _ = p.str(v, "file")
+				case "inject":
+					s.Inject = p.inject(v)
 				default:
 					return false
 				}
@@ -395,7 +399,7 @@ func (p *fileParser) sandbox(n *yaml.Node) {
 		case "require":
 			p.w.Sandbox.Require = p.word(ctxSandbox, k, v)
 		case "network":
-			p.w.Sandbox.Network = p.word(ctxSandbox, k, v)
+			p.w.Sandbox.Network = p.network(ctxSandbox, k, v)
 		case "reuse":
 			p.word(ctxSandbox, k, v)
 		default:

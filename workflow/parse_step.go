@@ -168,6 +168,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.access = k
 		case "cache":
 			x.cache = v
+		case "network":
+			s.Network = p.network(ctxStep, k, v)
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
 		case "retry":
@@ -204,9 +206,14 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		s.Cache = p.cache(x.cache, sc)
 	}
 	p.kind(n, s, x, sc)
+	if s.Network.Mode == "" {
+		s.Network = p.w.Sandbox.Network
+	}
 	if x.secrets != nil {
 		p.stepSecrets(s, x.secrets)
+		p.injectable(s, x.secrets)
 	}
+	p.readable(s)
 	return s
 }
 
@@ -458,14 +465,37 @@ func (p *fileParser) stepSecrets(s *Step, n *yaml.Node) {
 	for _, x := range p.w.Secrets {
 		declared = append(declared, x.Name)
 	}
-	for _, name := range p.grants(n, "secrets") {
-		if !slices.Contains(declared, name) {
+	p.list(n, "secrets", func(x *yaml.Node) {
+		name, ok, expose := "", true, false
+		if real(x).Kind != yaml.MappingNode {
+			name, ok = p.str(x, "secrets")
+		} else {
+			p.mapping(x, inStepSecret, func(k, v *yaml.Node) bool {
+				switch k.Value {
+				case "name":
+					name, _ = p.str(v, "name")
+				case "expose":
+					expose = p.boolean(v, "expose")
+				default:
+					return false
+				}
+				return true
+			})
+		}
+		switch {
+		case !ok:
+		case strings.Contains(name, "${{"):
+			p.noExpression(x, "secrets")
+		case !slices.Contains(declared, name):
 			d := p.at("unknown-secret", n, "a secret named here is not declared under `secrets`")
 			d.Expected, d.Suggestion = declared, p.nearest(name, declared)
-			continue
+		default:
+			s.Secrets = append(s.Secrets, name)
+			if expose {
+				s.Exposed = append(s.Exposed, name)
+			}
 		}
-		s.Secrets = append(s.Secrets, name)
-	}
+	})
 }
 
 func (p *fileParser) retry(n *yaml.Node) *Retry {

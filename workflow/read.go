@@ -291,8 +291,7 @@ func (r *reader) grants(n *yaml.Node, what string) []string {
 			return
 		}
 		if strings.Contains(s, "${{") {
-			d := r.at("policy", real(x), "%s takes no expressions", what)
-			d.Hint = "what a step may do is fixed before anything runs"
+			r.noExpression(x, what)
 			return
 		}
 		out = append(out, s)

@@ -278,6 +278,14 @@ func shape(k Key) object {
 		return o
 	case typeSecrets:
 		return listOf(anyOf(pattern(namePattern), ref(k.Of)))
+	case typeStepSecrets:
+		return listOf(anyOf(pattern(namePattern), ref(k.Of)))
+	case typeNetwork:
+		return anyOf(enum(k.Enum), ref(k.Of))
+	case typeHosts:
+		return append(listOf(anyOf(object{{"type", "string"}}, ref(k.Of))), member{"minItems", 1})
+	case typePorts:
+		return listOf(object{{"type", "integer"}, {"minimum", k.Min}, {"maximum", k.Max}})
 	case typeRun:
 		return anyOf(scalar(), append(listOf(scalar()), member{"minItems", 1}))
 	case typeCache:

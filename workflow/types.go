@@ -58,14 +58,16 @@ type Secret struct {
 	// Env is the variable that holds it, default Name; File is a path to read it
 	// from (relative to the workflow file). At most one is given.
 	Env, File string
-	Pos       Pos
+	// Inject binds it to a host; nil: steps get the value.
+	Inject *Inject
+	Pos    Pos
 }
 
 // SandboxSpec is where the run's steps run.
 type SandboxSpec struct {
-	Driver  string // auto (default), local, host
-	Require string // any (default), strong
-	Network string // none (default), full
+	Driver  string  // auto (default), local, host
+	Require string  // any (default), strong
+	Network Network // of the steps that do not say it; mode none when absent
 	Pos     Pos
 }
 
@@ -101,8 +103,12 @@ type Step struct {
 	If       *Expr // nil means success()
 	Env      []EnvVar
 	// Secrets that this step is given, by name.
-	Secrets         []string
-	Access          Access
+	Secrets []string
+	Access  Access
+	// Exposed are those of them that an agent gets although they are not injected.
+	Exposed []string
+	// Network is what the step may reach: its own, or the sandbox's.
+	Network         Network
 	Timeout         time.Duration // per attempt, 0 for none
 	Retry           Retry
 	ContinueOnError bool

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"flowrun.dev/flow/egress"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/state"
@@ -20,6 +22,10 @@ type app struct {
 	out, err io.Writer
 	env      func(string) string
 	environ  func() []string
+
+	// How steps with a list of hosts reach the network; set by tests only.
+	reach egress.Reach
+	roots *x509.CertPool
 
 	stateDir string
 	json     bool
@@ -57,7 +63,7 @@ func (a *app) root() *cobra.Command {
 var commands = []func(*app) *cobra.Command{
 	cmdRun, cmdResume, cmdValidate, cmdPlan,
 	cmdRuns, cmdShow, cmdLogs,
-	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
+	cmdDiff, cmdApply, cmdExport, cmdFork,
 	cmdDoctor,
 	cmdCache,
 	cmdSchema,

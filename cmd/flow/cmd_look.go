@@ -128,6 +128,9 @@ func (a *app) show(ctx context.Context, word string) error {
 		if b, ok := e.Body.(engine.SandboxCreated); ok {
 			v.Sandbox = fmt.Sprintf("%s (%s)", b.Driver, b.Tier)
 		}
+		if b, ok := e.Body.(engine.Egress); ok {
+			v.Egress = report.AddEgress(v.Egress, b)
+		}
 	}
 	if a.json {
 		return report.WriteJSON(a.out, v)

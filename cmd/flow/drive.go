@@ -62,6 +62,7 @@ func (s *session) drive(ctx context.Context) error {
 		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent,
 		Restore: s.restore, Base: s.base, Cache: results, Mounts: s.a.mounts(s.plan, s.options, s.driver.caps.Tier),
+		Reach: s.a.reach, Roots: s.a.roots,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
 	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening}

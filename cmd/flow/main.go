@@ -32,11 +32,15 @@ func main() {
 // Main runs one command and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{in: stdin, out: stdout, err: stderr, env: os.Getenv, environ: os.Environ}
+	return a.main(args)
+}
+
+func (a *app) main(args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	err := root.ExecuteContext(context.Background())
 	return a.exit(err)
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/lookup"
 )
 
@@ -18,50 +19,55 @@ const tagLink = "/proc/thread-self/ns/uts"
 
 // exec starts a command, on a thread of its own.
 func (s *server) exec(r *execRequest, fds []int) {
-	t := s.spare
-	started := false
-	t.do(func() { started = s.execOn(t, r, fds) })
-	if !started {
-		t.end()
-	}
-	s.spare = s.newThread()
+	s.run(func(t *thread) { s.execOn(t, r, fds) })
 }
 
-// execOn reports whether the command runs; the thread is its from then on.
-func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
+func (s *server) execOn(t *thread, r *execRequest, fds []int) {
 	res := execResult{ID: r.ID}
-	refuse := func(kind int, format string, args ...any) bool {
+	refuse := func(kind int, format string, args ...any) {
 		res.Refused, res.Why = kind, fmt.Sprintf(format, args...)
 		reply(&res)
-		return false
+		if t.hold >= 0 {
+			unix.Close(t.hold)
+		}
 	}
 	if t.err != nil {
-		return refuse(refusedResource, "%v", t.err)
+		refuse(refusedResource, "%v", t.err)
+		return
 	}
 	files, ok := s.stdio(r, fds)
 	if !ok {
-		return refuse(refusedResource, "receive the descriptors: %v", unix.EBADMSG)
+		refuse(refusedResource, "receive the descriptors: %v", unix.EBADMSG)
+		return
 	}
-	if s.flat != nil {
-		r.Dir = s.flat.real(r.Dir)
-	}
-	if err := s.confine(r); err != nil {
+	if r.ReadOnly {
+		err := restrictPaths(sandbox.HomeDir, r.Write)
 		var wrong *writableError
 		if errors.As(err, &wrong) {
-			return refuse(refusedInvalid, "%v", wrong)
+			refuse(refusedInvalid, "%v", wrong)
+			return
 		}
-		return refuse(refusedResource, "bound the command: %v", err)
+		if err != nil {
+			refuse(refusedResource, "bound the command: %v", err)
+			return
+		}
 	}
 	// A directory that we may not look at is left to the command's own chdir.
 	if info, err := os.Stat(r.Dir); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, errors.Unwrap(err))
+		refuse(refusedInvalid, "working directory %s: %v", r.Dir, errors.Unwrap(err))
+		return
 	} else if err == nil && !info.IsDir() {
-		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
+		refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
+		return
+	}
+	if err := s.confine(r); err != nil {
+		refuse(refusedResource, "bound the command: %v", err)
+		return
 	}
 	s.mu.Lock()
 	pid, err := s.fork(r, files)
 	if err == nil {
-		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}
+		run := &running{id: r.ID, tag: t.tag, hold: t.hold, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID] = run
 		s.firstMu.Lock()
 		s.first[pid] = run
@@ -72,16 +78,16 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 	s.mu.Unlock()
 	switch {
 	case err == nil:
-		return true
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM):
-		return refuse(refusedResource, "start %s: %v", r.Argv[0], err)
+		refuse(refusedResource, "start %s: %v", r.Argv[0], err)
+	default:
+		var message string
+		res.Code, message = lookup.Failure(r.Argv[0], err)
+		// The exit code says it too, if nobody reads that descriptor.
+		_, _ = unix.Write(int(files[2]), []byte(message))
+		reply(&res)
+		unix.Close(t.hold)
 	}
-	var message string
-	res.Code, message = lookup.Failure(r.Argv[0], err)
-	// The exit code says it too, if nobody reads that descriptor.
-	_, _ = unix.Write(int(files[2]), []byte(message))
-	reply(&res)
-	return false
 }
 
 // stdio picks the three descriptors of a command out of those that came.
@@ -106,10 +112,7 @@ func (s *server) fork(r *execRequest, files []uintptr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	sys := &syscall.SysProcAttr{Setsid: true, Setctty: r.Terminal} // Ctty 0: its stdin
-	if s.flat != nil {
-		sys.Pdeathsig = syscall.SIGKILL // the thread lives as long as the command: if init is killed
-	}
+	sys := &syscall.SysProcAttr{Setsid: true}
 	if s.root {
 		sys.Credential = &syscall.Credential{Uid: UserID, Gid: UserID}
 	}

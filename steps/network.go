@@ -1,0 +1,196 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+
+	"flowrun.dev/flow/egress"
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
+)
+
+// network of the run's sandboxes: the host's as soon as one step has it. The others
+// are then refused sockets (reaching), or the preflight has refused the file.
+func (h *Host) network() sandbox.Network {
+	if stepWith(h.cfg.Workflow, workflow.NetworkFull) != nil {
+		return sandbox.NetworkFull
+	}
+	return sandbox.NetworkNone
+}
+
+// reaching is the sandbox as one attempt sees it: held to the step's network.
+type reaching struct {
+	sandbox.Sandbox
+	noSockets bool
+	env       []string // beside BaseEnv
+	// placeholders stand for the secrets that are put in outside, by name.
+	placeholders map[string]string
+}
+
+// BaseEnv is the sandbox's, and how programs find the way out.
+func (r *reaching) BaseEnv() []string { return append(r.Sandbox.BaseEnv(), r.env...) }
+
+// Exec runs a command with the step's network.
+func (r *reaching) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, error) {
+	c.Rights.NoSockets = c.Rights.NoSockets || r.noSockets
+	return r.Sandbox.Exec(ctx, c)
+}
+
+// secretFor is what a step gets as the value of a secret that it names.
+func (h *Host) secretFor(sb sandbox.Sandbox, name string) (value string, ok bool) {
+	for _, s := range h.cfg.Workflow.Secrets {
+		if s.Name == name && s.Inject != nil {
+			r, _ := sb.(*reaching)
+			if r == nil {
+				return "", false // never the value
+			}
+			value, ok = r.placeholders[name]
+			return value, ok
+		}
+	}
+	value, ok = h.cfg.Secrets[name]
+	return value, ok
+}
+
+// connect gives an attempt its network. left ends it, and tells what was decided.
+func (h *Host) connect(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, emit func(engine.Body)) (on sandbox.Sandbox, left func(), err error) {
+	switch a.Step.Network.Mode {
+	case workflow.NetworkFull:
+		return sb, func() {}, nil
+	case workflow.NetworkAllow:
+		return h.connectTo(ctx, sb, a, emit)
+	}
+	if h.network() == sandbox.NetworkFull && h.cfg.Capabilities.SocketRights {
+		return &reaching{Sandbox: sb, noSockets: true}, func() {}, nil
+	}
+	return sb, func() {}, nil
+}
+
+func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, emit func(engine.Body)) (on sandbox.Sandbox, left func(), err error) {
+	fail := func(err error) (sandbox.Sandbox, func(), error) {
+		var se *sandbox.Error
+		if !errors.As(err, &se) {
+			err = &sandbox.Error{Op: "give the step its network", Class: sandbox.ClassInvalid, Err: err}
+		}
+		return nil, nil, err
+	}
+	door, err := h.door(ctx, sb)
+	if err != nil {
+		return fail(err)
+	}
+	policy, err := policyOf(a.Step.Network)
+	if err != nil {
+		return fail(err)
+	}
+	d := &decisions{step: a.Step.ID, attempt: a.Attempt, host: h, emit: emit}
+	client, err := h.proxy.Client(egress.ClientConfig{Policy: policy, Credentials: h.credentials(a.Step), Report: d.first})
+	if err != nil {
+		return fail(err)
+	}
+	on = &reaching{Sandbox: sb, env: client.Env(door), placeholders: client.Placeholders()}
+	return on, func() { d.last(client.Close()) }, nil
+}
+
+func policyOf(n workflow.Network) (*egress.Policy, error) {
+	var rules []egress.Rule
+	for _, a := range n.Allow {
+		rules = append(rules, egress.Rule{Host: a.Host, Ports: a.Ports, Methods: a.Methods, Paths: a.Paths})
+	}
+	return egress.NewPolicy(rules)
+}
+
+func (h *Host) credentials(s *workflow.Step) (out []egress.Credential) {
+	for _, name := range s.Secrets {
+		for _, x := range h.cfg.Workflow.Secrets {
+			if x.Name == name && x.Inject != nil {
+				out = append(out, egress.Credential{Name: name, Host: x.Inject.Target(), Header: x.Inject.Header, Format: x.Inject.Format, Value: h.cfg.Secrets[name]})
+			}
+		}
+	}
+	return out
+}
+
+// door is the address inside a sandbox at which the proxy listens.
+func (h *Host) door(ctx context.Context, sb sandbox.Sandbox) (net.Addr, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	id := sb.Info().ID
+	if addr := h.doors[id]; addr != nil {
+		return addr, nil
+	}
+	if err := h.makeProxy(); err != nil {
+		return nil, err
+	}
+	l, err := sb.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	// It ends with the sandbox or with the proxy.
+	go func(p *egress.Proxy) { _ = p.Serve(l) }(h.proxy)
+	if h.doors == nil {
+		h.doors = map[string]net.Addr{}
+	}
+	h.doors[id] = l.Addr()
+	return l.Addr(), nil
+}
+
+// makeProxy makes the run's proxy. Callers hold mu.
+func (h *Host) makeProxy() (err error) {
+	if h.proxy != nil {
+		return nil
+	}
+	var intercept []string
+	for _, s := range h.cfg.Workflow.Secrets {
+		if s.Inject != nil {
+			intercept = append(intercept, s.Inject.Target())
+		}
+	}
+	h.proxy, err = egress.New(egress.Options{Reach: h.cfg.Reach, Roots: h.cfg.Roots, Intercept: intercept})
+	return err
+}
+
+func (h *Host) closeProxy() {
+	if h.proxy != nil {
+		h.proxy.Close()
+		h.proxy, h.doors = nil, nil
+	}
+}
+
+// decisions turns those of one attempt into events.
+type decisions struct {
+	step    string
+	attempt int
+	host    *Host
+
+	mu   sync.Mutex
+	emit func(engine.Body) // nil once the attempt has ended
+}
+
+func (d *decisions) body(e egress.Entry) engine.Egress {
+	r := d.host.cfg.Redact
+	return engine.Egress{Step: d.step, Attempt: d.attempt, Host: r.String(e.Host), Port: e.Port, Verdict: string(e.Verdict),
+		Reason: r.String(e.Reason), Count: e.Count, Sent: e.Sent, Received: e.Received}
+}
+
+func (d *decisions) first(e egress.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.emit != nil {
+		d.emit(d.body(e))
+	}
+}
+
+// last tells how often the decisions fell, where that is not known already.
+func (d *decisions) last(entries []egress.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range entries {
+		if e.Count > 1 || e.Sent+e.Received > 0 {
+			d.emit(d.body(e))
+		}
+	}
+	d.emit = nil
+}
