@@ -87,7 +87,7 @@ func (j *shellJudge) program(words []word, covered int) string {
 	if covered == 0 {
 		return fmt.Sprintf("no pattern of allowed_tools allows `%s`; allowed: %s", joined(words), j.patterns())
 	}
-	return escapes(name, words, covered)
+	return escapes(name, words, covered, j.p.wholly(j.p.allowed, "Write") && !j.p.Hides("Write") && !j.p.wholly(j.p.denied, "Write"))
 }
 
 // disallowed: a rule that matches, or could, denies; the folder of the program

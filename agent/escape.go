@@ -8,80 +8,31 @@ import (
 	"sync"
 )
 
-// program describes how arguments of an otherwise harmless program make it run
-// another one or write a file of their choice. A prefix pattern (Bash(git:*)) does
-// not grant that; a pattern that spells the argument out does.
-//
-// The table names what is known to be used that way. It narrows; it is not the
-// boundary, which is the sandbox.
-type program struct {
-	flags []string // long flags count with their unambiguous beginnings too
-	words []string // sub-commands
-	// args judges the arguments that the pattern does not cover.
-	args func([]word) string
-}
-
-var programs = map[string]program{
-	"find": {flags: []string{"-exec", "-execdir", "-ok", "-okdir", "-delete", "-fprint", "-fprint0", "-fprintf", "-fls"}},
-	"fd":   {flags: []string{"-x", "-X", "--exec", "--exec-batch"}},
-	"git": {
-		flags: []string{"--exec", "-x", "--extcmd", "--open-files-in-pager", "-O", "--upload-pack", "--receive-pack", "--ext-diff", "--textconv", "--output", "-o",
-			"--config-env", "--exec-path", "--template", "--config"},
-		words: []string{"bisect", "submodule", "filter-branch", "config", "difftool", "mergetool", "daemon", "shell", "hook", "web--browse", "instaweb", "for-each-repo"},
-		args:  gitGlobals,
-	},
-	"go":      {flags: []string{"-exec", "--exec", "-toolexec", "--toolexec", "-vettool", "--vettool", "-ldflags", "--ldflags", "-gccgoflags", "--gccgoflags", "-C", "--C", "-modfile", "--modfile", "-overlay", "--overlay"}},
-	"tar":     {flags: []string{"--to-command", "--checkpoint-action", "-I", "--use-compress-program", "--rsh-command", "--info-script", "--new-volume-script", "-F", "--rmt-command"}, args: noBundledTar},
-	"rsync":   {flags: []string{"-e", "--rsh", "--rsync-path"}, args: shortFlag('e')},
-	"sort":    {flags: []string{"--compress-program", "-o", "--output", "-T", "--files0-from"}, args: shortFlag('o')},
-	"rg":      {flags: []string{"--pre", "--hostname-bin", "-z", "--search-zip"}, args: shortFlag('z')},
-	"ctags":   {flags: []string{"--options", "--_xformat"}},
-	"man":     {flags: []string{"-P", "--pager", "-H", "--html", "-B"}},
-	"less":    {args: nothingMore("an interactive pager")},
-	"more":    {args: nothingMore("an interactive pager")},
-	"vi":      {args: nothingMore("an editor")},
-	"vim":     {args: nothingMore("an editor")},
-	"ed":      {args: nothingMore("an editor")},
-	"make":    {flags: []string{"--eval", "-E"}, args: noSettings},
-	"gmake":   {flags: []string{"--eval", "-E"}, args: noSettings},
-	"cargo":   {flags: []string{"--config"}},
-	"npm":     {flags: []string{"--script-shell", "--node-options", "--globalconfig", "--userconfig"}},
-	"docker":  {args: nothingMore("a way to another machine")},
-	"printf":  {flags: []string{"-v"}, args: shortFlag('v')},
-	"test":    {flags: []string{"-v", "-R"}},
-	"[":       {flags: []string{"-v", "-R"}},
-	"wget":    {flags: []string{"--use-askpass", "--execute", "-e", "--config"}, args: shortFlag('e')},
-	"curl":    {flags: []string{"-K", "--config"}, args: shortFlag('K')},
-	"zip":     {flags: []string{"-TT", "--unzip-command"}},
-	"split":   {flags: []string{"--filter"}},
-	"awk":     {args: awkScript},
-	"gawk":    {args: awkScript},
-	"mawk":    {args: awkScript},
-	"sed":     {args: sedScript},
-	"protoc":  {flags: []string{"--plugin"}},
-	"gcc":     {flags: []string{"-wrapper", "-B", "-specs", "--specs", "-fplugin"}},
-	"openssl": {flags: []string{"-engine", "-provider", "-provider-path"}},
-}
-
-// escapes judges the words after the first `covered`, which a pattern named.
-func escapes(name string, words []word, covered int) string {
-	p, ok := programs[name]
+// escapes judges the words after the first `covered`, which a pattern named. Where
+// the step may write any file, so may a program.
+func escapes(name string, words []word, covered int, mayWrite bool) string {
+	p, ok := programs()[name]
 	if !ok {
 		return ""
 	}
 	rest := words[covered:]
 	for _, w := range rest {
 		switch {
-		case len(p.flags) > 0 && !w.known && w.mayBeFlag():
+		case len(p.flags)+len(p.writes) > 0 && !w.known && w.mayBeFlag():
 			return fmt.Sprintf("an argument of %s that is only known at run time could be a flag that runs other commands; write it out, or begin it with ./", name)
 		case slices.ContainsFunc(p.flags, func(f string) bool { return isFlag(w.text, f) }):
 			return fmt.Sprintf("%s %s can run other commands or write files; a pattern has to name it", name, w)
+		case !mayWrite && (slices.ContainsFunc(p.writes, func(f string) bool { return isFlag(w.text, f) }) || bundled(w.text, p.bundle)):
+			return fmt.Sprintf("%s %s writes a file of its choice; allow Write, or name the argument in a pattern", name, w)
 		case w.known && slices.Contains(p.words, w.text):
 			return fmt.Sprintf("%s %s can run other commands; a pattern has to name it", name, w)
 		}
 	}
-	if p.args == nil || name == "git" && covered > 1 {
-		return "" // git's global flags come before the sub-command
+	if p.args == nil {
+		return ""
+	}
+	if name == "git" && covered > 1 { // the sub-command is the pattern's
+		rest = append(slices.Clone(words[1:covered]), rest...)
 	}
 	if why := p.args(rest); why != "" {
 		return fmt.Sprintf("%s %s", name, why)
@@ -102,16 +53,77 @@ func isFlag(arg, flag string) bool {
 	return len(flag) == 2 && strings.HasPrefix(arg, flag) && !strings.HasPrefix(arg, "--")
 }
 
-// shortFlag finds a letter in a bundle: -az -e → -aze.
-func shortFlag(letter byte) func([]word) string {
+// bundled: one of the letters in a word of short flags only, -sSfLo.
+func bundled(arg, letters string) bool {
+	return letters != "" && bundleForm().MatchString(arg) && strings.ContainsAny(arg[1:], letters)
+}
+
+var bundleForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-[A-Za-z]{2,}$`) })
+
+// shortFlag finds letters in a bundle: -az -e → -aze.
+func shortFlag(letters ...byte) func([]word) string {
 	return func(words []word) string {
 		for _, w := range words {
-			if len(w.text) > 1 && w.text[0] == '-' && w.text[1] != '-' && strings.IndexByte(w.text, letter) > 0 {
-				return fmt.Sprintf("%s may hold -%c, which can run other commands or write files", w, letter)
+			if len(w.text) < 2 || w.text[0] != '-' || w.text[1] == '-' {
+				continue
+			}
+			for _, letter := range letters {
+				if strings.IndexByte(w.text, letter) > 0 {
+					return fmt.Sprintf("%s may hold -%c, which can run other commands or write files", w, letter)
+				}
 			}
 		}
 		return ""
 	}
+}
+
+// noResponseFile refuses @file, which holds arguments that are not seen, and what
+// hands a plugin to the linker.
+func noResponseFile(words []word) string {
+	for _, w := range words {
+		if strings.HasPrefix(w.text, "@") || !w.known && w.text == "" || strings.HasPrefix(w.text, "-W") && strings.Contains(w.text, "plugin") {
+			return "with the arguments of " + w.String() + " is not judged"
+		}
+	}
+	return ""
+}
+
+// ofGit judges git's arguments: the options before the sub-command, and what a few
+// sub-commands take.
+func ofGit(words []word) string {
+	if why := gitGlobals(words); why != "" {
+		return why
+	}
+	for _, w := range words {
+		// A transport that is a command: git clone ext::'sh -c …'.
+		if transport().MatchString(w.text) {
+			return w.String() + " names a transport that runs a program"
+		}
+	}
+	for i, w := range words {
+		if !strings.HasPrefix(w.text, "-") {
+			if slices.Contains([]string{"clone", "init", "rebase", "help"}, w.text) {
+				return gitShort(w.text, words[i+1:])
+			}
+			return ""
+		}
+	}
+	return ""
+}
+
+var transport = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|=)(ext|fd)::`) })
+
+// gitShort: -c is a setting of clone only, -u its upload-pack, -i of rebase an
+// editor, and help shows pages with a program of the settings.
+func gitShort(sub string, words []word) string {
+	letters := map[string]string{"clone": "cu", "rebase": "ixe", "help": "wmi"}[sub]
+	for _, w := range words {
+		if letters != "" && len(w.text) > 1 && w.text[0] == '-' && w.text[1] != '-' && strings.ContainsAny(w.text[1:], letters) ||
+			sub == "rebase" && (isFlag(w.text, "--interactive") || isFlag(w.text, "--edit-todo")) {
+			return sub + " " + w.String() + " can run other commands; a pattern has to name it"
+		}
+	}
+	return ""
 }
 
 // gitGlobals: options before the sub-command. `git -c alias.x='!touch w' x` ran a
@@ -156,6 +168,20 @@ func noSettings(words []word) string {
 	for _, w := range words {
 		if strings.Contains(w.text, "=") || !w.known {
 			return "takes the setting " + w.String() + ", which can run other commands; a pattern has to name it"
+		}
+	}
+	return ""
+}
+
+// oneFile: a second operand is the file that is written.
+func oneFile(words []word) string {
+	operands := 0
+	for _, w := range words {
+		if !strings.HasPrefix(w.text, "-") {
+			operands++
+		}
+		if operands > 1 || !w.known {
+			return "may write its second file " + w.String() + "; a pattern has to name it"
 		}
 	}
 	return ""

@@ -36,6 +36,14 @@ var wrappers = map[string]func([]word) inner{
 	"strace": hidden, "ltrace": hidden, "gdb": hidden, "prlimit": hidden, "busybox": hidden, "toybox": hidden,
 	"expect": hidden, "unbuffer": hidden, "rlwrap": hidden, "socat": hidden, "tmux": hidden, "screen": hidden,
 	"start-stop-daemon": hidden, "fish": hidden, "csh": hidden, "tcsh": hidden, "rsh": hidden,
+	"setarch": hidden, "linux32": hidden, "linux64": hidden, "i386": hidden, "uname26": hidden, "numactl": hidden, "eatmydata": hidden,
+	"proxychains": hidden, "proxychains4": hidden, "torsocks": hidden, "torify": hidden, "firejail": hidden, "proot": hidden, "fakechroot": hidden,
+	"valgrind": hidden, "perf": hidden, "heaptrack": hidden, "catchsegv": hidden, "gdbserver": hidden, "lldb": hidden, "rr": hidden,
+	"runcon": hidden, "sg": hidden, "newgrp": hidden, "ssh-agent": hidden, "sshpass": hidden, "gpg-agent": hidden, "logsave": hidden, "capsh": hidden, "aa-exec": hidden,
+	"su-exec": hidden, "gosu": hidden, "tini": hidden, "dumb-init": hidden, "chpst": hidden, "softlimit": hidden, "setuidgid": hidden, "s6-setuidgid": hidden,
+	"watchexec": hidden, "nodemon": hidden, "daemonize": hidden, "dtach": hidden, "abduco": hidden, "tsp": hidden, "nq": hidden, "chronic": hidden, "ts": hidden,
+	"mispipe": hidden, "ifne": hidden, "zrun": hidden, "hyperfine": hidden, "pwsh": hidden, "nu": hidden, "xonsh": hidden, "elvish": hidden, "ld.so": hidden,
+	"ld-linux-x86-64.so.2": hidden, "ld-linux-aarch64.so.1": hidden, "ld-musl-x86_64.so.1": hidden, "run-parts": hidden,
 	"cpulimit": hidden, "faketime": hidden, "fakeroot": hidden, "dbus-run-session": hidden, "xvfb-run": hidden,
 
 	// Builtins that change what the shell's next words mean, or evaluate text in

@@ -61,6 +61,8 @@ type SandboxCreated struct {
 	ID     string `json:"id"`
 	Driver string `json:"driver"`
 	Tier   string `json:"tier"`
+	// Reason why the tier is not a stronger one, "" for the strongest.
+	Reason string `json:"reason,omitempty"`
 }
 type SandboxClosed struct {
 	ID string `json:"id"`

@@ -33,6 +33,9 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		if b.Tier != "" {
 			line += " (" + clean(b.Tier) + ")"
 		}
+		if b.Reason != "" {
+			line += ": " + clean(b.Reason)
+		}
 		return append(dst, n.paint(toneDim, line))
 	case engine.ConditionEvaluated:
 		if b.Error != "" {

@@ -63,6 +63,7 @@ type Capabilities struct {
 	Driver     string `json:"driver"`
 	Tier       Tier   `json:"tier"`
 	Reason     string `json:"reason,omitempty"` // why this tier and not a stronger one
+	Lift       string `json:"lift,omitempty"`   // what would give a stronger one on this machine
 	NoNetwork  bool   `json:"no_network"`       // can run a sandbox without any network
 	Network    bool   `json:"network"`          // can give it the full network
 	PathRights bool   `json:"path_rights"`      // Rights.ReadOnly and Write are enforced by the system
@@ -80,6 +81,15 @@ type Capabilities struct {
 	KillTree   bool `json:"kill_tree"` // invariant 2 holds
 	Limits     bool `json:"limits"`    // cpu, memory, pids, disk limits
 	Forks      bool `json:"forks"`     // overlapping steps get a fork each
+}
+
+// Weakness is what people are told at the start of a run: why the tier is weaker than
+// namespaces, "" for those.
+func (c Capabilities) Weakness() string {
+	if c.Tier.Strong() {
+		return ""
+	}
+	return c.Reason
 }
 
 // Driver makes sandboxes of one kind.
@@ -237,6 +247,9 @@ type Cmd struct {
 	// Stdin, Stdout and Stderr are passed as descriptors, not relayed; nil is
 	// /dev/null. The caller closes them after Exec.
 	Stdin, Stdout, Stderr *os.File
+	// Terminal says that Stdin is a terminal, which becomes the controlling one of
+	// the command: job control works, Ctrl-C reaches it.
+	Terminal bool
 	// Rights of this exec; the zero value is everything that the sandbox may do.
 	Rights Rights
 	// Grace is the time between SIGTERM and SIGKILL when ctx is cancelled;

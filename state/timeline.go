@@ -33,7 +33,13 @@ type Timeline struct {
 	Newest string
 	Points []Point // in the order of ending
 
-	starts map[string]int64 // step → event with which this round's first try began
+	starts map[string]start // by step: where this round's first try began
+}
+
+// start is the event with which a step began, and the newest checkpoint then.
+type start struct {
+	seq        int64
+	checkpoint string
 }
 
 // Timeline reads a run's line of checkpoints.
@@ -42,7 +48,7 @@ func (s *Store) Timeline(ctx context.Context, run string) (*Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Timeline{Run: run, starts: map[string]int64{}}
+	t := &Timeline{Run: run, starts: map[string]start{}}
 	for i := range events {
 		t.add(&events[i])
 	}
@@ -62,8 +68,8 @@ func (t *Timeline) add(e *engine.Event) {
 			t.Newest = t.Base
 		}
 	case engine.StepStarted:
-		if t.starts[b.Step] == 0 {
-			t.starts[b.Step] = e.Seq
+		if t.starts[b.Step].seq == 0 {
+			t.starts[b.Step] = start{e.Seq, t.Newest}
 		}
 	case engine.StepFinished:
 		p := Point{Step: b.Step, Attempt: b.Attempt, Status: b.Outcome.Status, Before: t.Newest, After: b.Checkpoint, Seq: e.Seq}
@@ -118,8 +124,8 @@ func (t *Timeline) At(step string) (Point, error) {
 // Start is the event with which the step's first try of this round began;
 // *StepError when it has not started.
 func (t *Timeline) Start(step string) (int64, error) {
-	if seq := t.starts[step]; seq > 0 {
-		return seq, nil
+	if s := t.starts[step]; s.seq > 0 {
+		return s.seq, nil
 	}
 	_, err := t.At(step)
 	e := &StepError{Run: t.Run, Step: step, Reason: "it has not started in this run"}
@@ -127,4 +133,16 @@ func (t *Timeline) Start(step string) (int64, error) {
 		e.Have = se.Have
 	}
 	return 0, e
+}
+
+// Before is the newest checkpoint when the step's first try of this round began;
+// *StepError when it has not started. A first step's is the imported source.
+func (t *Timeline) Before(step string) (string, error) {
+	if _, err := t.Start(step); err != nil {
+		return "", err
+	}
+	if id := t.starts[step].checkpoint; id != "" {
+		return id, nil
+	}
+	return t.Base, nil
 }

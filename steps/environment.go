@@ -11,10 +11,13 @@ import (
 	"flowrun.dev/flow/sandbox"
 )
 
-// environment is the whole environment of a step: what the sandbox needs, the
+// environment is the whole environment of a step: what the sandbox needs, XDG_CACHE_HOME, the
 // file's and the step's `env`, the secrets that it names, and FLOW_*. Later ones win.
 func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, error) {
 	e := newEnviron(sb.BaseEnv())
+	if dir := cacheDir(e.list); dir != "" {
+		e.set("XDG_CACHE_HOME", dir)
+	}
 	var errs *multierror.Error
 	for _, v := range a.Step.Env {
 		s, err := v.Value.EvalString(a.Vars)

@@ -11,46 +11,33 @@ import (
 	"flowrun.dev/flow/sandbox"
 )
 
-// cacheName is the scratch folder for the caches of steps that may not write the
-// home, where they would be by default; what is in it does not reach a checkpoint.
+// cacheName is the scratch folder for what programs cache (XDG_CACHE_HOME: compilers,
+// package tools). In the home, where it would be by default, it would be a part of every
+// checkpoint, and a step that may not change the home could not use it.
 const cacheName = "flow-cache"
 
-// rights compiles `access` of a step. A bounded step still writes its outputs: their
-// file is made beforehand and stays writable.
-func (h *Host) rights(sb sandbox.Sandbox, a engine.Attempt, env []string) (sandbox.Rights, []string, error) {
-	access := a.Step.Access
-	if !access.ReadOnly {
-		return sandbox.Rights{}, env, nil
+// cacheDir is that folder, "" where there is no scratch folder.
+func cacheDir(base []string) string {
+	for _, kv := range base {
+		if tmp, ok := strings.CutPrefix(kv, "TMPDIR="); ok {
+			return tmp + "/" + cacheName
+		}
 	}
-	if err := makeOutput(sb, a); err != nil {
-		return sandbox.Rights{}, env, err
-	}
-	r := sandbox.Rights{ReadOnly: true, Write: append(slices.Clone(access.Write), "~/"+stepDirName+"/"+outputName(a))}
-	return r, ScratchEnv(r, env), nil
+	return ""
 }
 
-// ScratchEnv points what programs cache (XDG_CACHE_HOME: compilers, package tools) to
-// a scratch folder, unless the rights let them write ~/.cache or the environment
-// says otherwise already.
-func ScratchEnv(r sandbox.Rights, env []string) []string {
-	tmp := "/tmp"
-	for _, kv := range env {
-		if strings.HasPrefix(kv, "XDG_CACHE_HOME=") {
-			return env
-		}
-		if v, ok := strings.CutPrefix(kv, "TMPDIR="); ok {
-			tmp = v
-		}
+// rightsOf compiles `access` of a step. A bounded step still writes its outputs: their
+// file is made beforehand and stays writable.
+func rightsOf(sb sandbox.Sandbox, a engine.Attempt) (sandbox.Rights, error) {
+	access := a.Step.Access
+	if !access.ReadOnly {
+		return sandbox.Rights{}, nil
 	}
-	for _, w := range r.Write {
-		if w == "~/.cache/" || w == "~/.cache" {
-			return env
-		}
+	if err := makeOutput(sb, a); err != nil {
+		return sandbox.Rights{}, err
 	}
-	if !r.ReadOnly {
-		return env
-	}
-	return append(slices.Clone(env), "XDG_CACHE_HOME="+tmp+"/"+cacheName)
+	r := sandbox.Rights{ReadOnly: true, Write: append(slices.Clone(access.Write), "~/"+stepDirName+"/"+outputName(a))}
+	return r, nil
 }
 
 // makeOutput makes the file behind $FLOW_OUTPUT, empty, for a step that cannot make

@@ -38,7 +38,7 @@ func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	}
 	defer cleanup()
 	out := engine.Outcome{Command: h.cfg.Redact.String(shown)}
-	rights, env, err := h.rights(sb, a, env)
+	rights, err := rightsOf(sb, a)
 	if err != nil {
 		return h.placeFailed(ctx, out, err)
 	}

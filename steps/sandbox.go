@@ -58,7 +58,7 @@ func (h *Host) sandboxFor(ctx context.Context, emit func(engine.Body)) (sandbox.
 		return nil, err
 	}
 	info := sb.Info()
-	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier)})
+	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: h.cfg.Capabilities.Weakness()})
 	if err := h.fill(ctx, sb, emit); err != nil {
 		h.closeSandbox(ctx, sb)
 		emit(engine.SandboxClosed{ID: info.ID})

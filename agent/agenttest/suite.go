@@ -13,7 +13,8 @@ import (
 	"flowrun.dev/flow/agent"
 )
 
-// Harness makes a provider whose model gives the scripted turns. It may change the
+// Harness makes a provider whose model gives the scripted turns; the first
+// len(r.Continue) of them must not be asked for again. It may change the
 // request (the cassette's folder, the step's name).
 type Harness func(t *testing.T, turns []Turn, r *agent.Request) agent.Provider
 
@@ -85,6 +86,7 @@ func RunExcept(t *testing.T, h Harness, except map[string]string) {
 	run("turn refused", testTurnRefused)
 	run("cancelled", testCancelled)
 	run("check", testCheck)
+	run("continue", testContinue)
 	run("many calls", testManyCalls)
 }
 
@@ -271,5 +273,46 @@ func testManyCalls(t *testing.T, h Harness) {
 	o := converse(t, h, []Turn{{Tools: calls}, done}, nil)
 	if b, err := os.ReadFile(filepath.Join(o.dir, "order")); err != nil || string(b) != "abcdefgh" || o.err != nil {
 		t.Errorf("order %q, %v, %v", b, err, o.err)
+	}
+}
+
+// testContinue: a conversation goes on after each of its turns; what was complete is
+// neither asked for nor executed again.
+func testContinue(t *testing.T, h Harness) {
+	script := []Turn{
+		{Tools: []Call{command("echo 1 >> log; x=7"), {"WebFetch", map[string]any{"url": "http://x"}}}},
+		{Text: "one moment", StopReason: "pause_turn"},
+		{Tools: []Call{command("echo 2$x >> log")}},
+		done,
+	}
+	whole := converse(t, h, script, nil)
+	if whole.err != nil || len(whole.turns) != len(script) || whole.turns[0].Prompt == "" || whole.turns[1].Prompt != "" {
+		t.Fatalf("%v, turns %+v", whole.err, whole.turns)
+	}
+	for k := 1; k <= len(script); k++ {
+		o := converse(t, h, script, func(r *agent.Request) { r.Continue = whole.turns[:k] })
+		if o.err != nil || o.res.Text != "All done." || o.res.StopReason != "end_turn" || o.res.Usage.Turns != len(script)-k {
+			t.Errorf("after turn %d: %v, %+v", k, o.err, o.res)
+		}
+		if len(o.turns) != len(script)-k || len(o.turns) > 0 && o.turns[0].Index != k {
+			t.Errorf("after turn %d: recorded %+v", k, o.turns)
+		}
+		log, _ := os.ReadFile(filepath.Join(o.dir, "log"))
+		if want := map[bool]string{true: "27\n", false: ""}[k < 3]; string(log) != want {
+			t.Errorf("after turn %d: the log holds %q, want %q", k, log, want)
+		}
+	}
+	for name, change := range map[string]func(*agent.Request){
+		"another prompt": func(r *agent.Request) { r.Prompt = "something else" },
+		"a gap":          func(r *agent.Request) { r.Continue = []agent.Turn{whole.turns[0], whole.turns[2]} },
+		"damage":         func(r *agent.Request) { r.Continue[0].Response = json.RawMessage(`{"content":7}`) },
+	} {
+		o := converse(t, h, script, func(r *agent.Request) {
+			r.Continue = append([]agent.Turn(nil), whole.turns[:2]...)
+			change(r)
+		})
+		if o.err == nil || o.err.Class != agent.ClassInvalid || o.err.Hint == "" || o.res.Usage.Turns != 0 {
+			t.Errorf("%s: %v, %+v", name, o.err, o.res)
+		}
 	}
 }

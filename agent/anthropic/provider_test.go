@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	agenttest.Run(t, func(t *testing.T, turns []agenttest.Turn, r *agent.Request) agent.Provider {
 		r.Model = "claude-test"
-		return anthropic.New(options(t, agenttest.NewServer(t, turns...).URL))
+		return anthropic.New(options(t, agenttest.NewServer(t, turns[len(r.Continue):]...).URL))
 	})
 }
 

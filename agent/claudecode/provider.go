@@ -133,7 +133,7 @@ func newPolicy(r agent.Request) (*agent.Policy, error) {
 	if r.MaxTurns < 0 {
 		return nil, invalid("", "max_turns is %d; expected 1 or more", r.MaxTurns)
 	}
-	if r.Sandbox != nil && r.Sandbox.Info().Tier == sandbox.TierNone {
+	if r.Sandbox != nil && !r.Sandbox.Info().Tier.Strong() {
 		p = p.WithHome(r.Sandbox.Home())
 	}
 	return p, nil

@@ -36,7 +36,7 @@ func prepare(r agent.Request) (*agent.Policy, []tools.Spec, error) {
 	if r.MaxTurns < 0 {
 		return nil, nil, invalid(fmt.Errorf("max_turns is %d; expected 1 or more", r.MaxTurns), "")
 	}
-	if r.Sandbox != nil && r.Sandbox.Info().Tier == sandbox.TierNone {
+	if r.Sandbox != nil && !r.Sandbox.Info().Tier.Strong() {
 		p = p.WithHome(r.Sandbox.Home())
 	}
 	return p, specs, nil

@@ -72,18 +72,21 @@ func orDot(s string) string {
 	return s
 }
 
-// list is every file and link below a folder (or the file itself), sorted, less
-// what disallow rules keep from being read.
+// list is every file below a folder (or the file itself), for Glob links as well,
+// sorted, less what disallow rules keep from being read.
 func (s *Set) list(ctx context.Context, tool, dir string, git bool) ([]string, error) {
 	const script = `[ -e "$1" ] || exit 0
-if [ "$2" = git ]; then exec find -H "$1" \( -type f -o -type l \) -print0
-else exec find -H "$1" -name .git -prune -o \( -type f -o -type l \) -print0; fi`
-	mode := ""
+if [ "$2" = git ]; then exec find -H "$1" \( -type f -o -type "$3" \) -print0
+else exec find -H "$1" -name .git -prune -o \( -type f -o -type "$3" \) -print0; fi`
+	mode, links := "", "l"
 	if git {
 		mode = "git"
 	}
+	if tool == "Grep" {
+		links = "f" // a link's file may be one that must not be read; ripgrep leaves links out, too
+	}
 	out := &bounded{max: maxInternal}
-	res, stderr, err := s.exec(ctx, []string{"sh", "-c", script, "sh", dir, mode}, nil, out)
+	res, stderr, err := s.exec(ctx, []string{"sh", "-c", script, "sh", dir, mode, links}, nil, out)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,8 @@ const maxShell = 256 << 10
 // shellScript runs a command as the next one of a shell that lives on: it takes the
 // state on stdin, and gives the new one on stderr, after the command's end. The
 // command's own stdin is empty, its stdout and stderr are both stdout. Words that the
-// shell sets by itself are no state. A command that replaces the shell or its EXIT
+// shell sets by itself, and those that a place sets (a conversation may go on in
+// another one, whose home has another name), are no state. A command that replaces the shell or its EXIT
 // trap leaves the state as it was.
 const shellScript = `exec 9>&2 2>&1
 __flow_state=$(cat)
@@ -28,10 +29,13 @@ __flow_save() {
   local v
   trap - EXIT
   {
-    printf 'cd -- %q\n' "$PWD"
+    case $PWD/ in
+    "$HOME"/*) printf 'cd -- "$HOME"/%q\n' "${PWD#"$HOME"}" ;;
+    *) printf 'cd -- %q\n' "$PWD" ;;
+    esac
     for v in $(compgen -v); do
       case $v in
-      BASH*|COMP_*|DIRSTACK|EPOCH*|EUID|FLOW*|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPTERR|OPTIND|PIPESTATUS|PPID|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|UID|_|__flow*|v) ;;
+      BASH*|COMP_*|DIRSTACK|EPOCH*|EUID|FLOW*|FUNCNAME|GROUPS|HISTCMD|HOME|IFS|LINENO|OLDPWD|OPTERR|OPTIND|PIPESTATUS|PPID|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMPDIR|UID|_|__flow*|v) ;;
       *) declare -p "$v" 2>/dev/null | sed '1s/^declare /declare -g /' ;;
       esac
     done

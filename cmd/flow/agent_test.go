@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -59,7 +58,7 @@ func quickstartFile(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "quickstart.yaml", regexp.MustCompile(`GOCACHE:.*`).ReplaceAllString(string(text), "GOCACHE: "+strings.TrimSpace(string(cache))))
+	write(t, dir, "quickstart.yaml", strings.Replace(string(text), "  GOTOOLCHAIN:", "  GOCACHE: "+strings.TrimSpace(string(cache))+"\n  GOTOOLCHAIN:", 1))
 }
 
 // TestScriptQuickstartLive drives the same file against a Messages API through the

@@ -63,7 +63,7 @@ func (a *app) root() *cobra.Command {
 var commands = []func(*app) *cobra.Command{
 	cmdRun, cmdResume, cmdValidate, cmdPlan,
 	cmdRuns, cmdShow, cmdLogs,
-	cmdDiff, cmdApply, cmdExport, cmdFork,
+	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
 	cmdCache,
 	cmdSchema,

@@ -135,6 +135,7 @@ func (a *app) doctor(ctx context.Context) error {
 		if caps.Reason != "" {
 			c.Text += ": " + caps.Reason
 		}
+		c.Hint = caps.Lift
 		if err != nil {
 			c.Text = err.Error()
 			var se *sandbox.Error

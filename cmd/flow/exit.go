@@ -91,6 +91,7 @@ func codeOf(err error) int {
 		res   *engine.NotResumableError
 		amb   *state.AmbiguousError
 		both  *checkpoint.ConflictError
+		sh    *shellError
 	)
 	switch {
 	case err == nil:
@@ -99,7 +100,7 @@ func codeOf(err error) int {
 		return runCode(run.status, run.class, run.cause)
 	case errors.As(err, &use), errors.As(err, &diags), errors.As(err, &busy), errors.As(err, &res):
 		return codeInvalid
-	case errors.As(err, &both):
+	case errors.As(err, &both), errors.As(err, &sh):
 		return codeFailed
 	case errors.As(err, &notOK):
 		return codeInfrastructure

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if job := os.Getenv(tracer.Env); job != "" {
 		os.Exit(tracer.Main(job, os.Stderr))
 	}
-	testscript.Main(m, map[string]func(){"flow": mainInWorld})
+	testscript.Main(m, map[string]func(){"flow": mainInWorld, "refuse-namespaces": refuseNamespaces})
 }
 
 // TestScripts runs what a user would type. Run with -update to rewrite expected output.
@@ -48,6 +48,8 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "sandbox":
 				return sandboxWorks(), nil
+			case "landlock":
+				return landlockWorks(), nil
 			case "root":
 				return os.Geteuid() == 0, nil
 			}
@@ -64,6 +66,22 @@ var sandboxWorks = sync.OnceValue(func() bool {
 		fmt.Fprintf(os.Stderr, "local sandbox does not work here, its scripts are skipped: %v\n", err)
 	}
 	return err == nil
+})
+
+// landlockWorks says whether the tier of machines that refuse namespaces works here.
+var landlockWorks = sync.OnceValue(func() bool {
+	exe, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	// testscript has made this binary a program by each of its names.
+	cmd := exec.Command("refuse-namespaces", "flow", "doctor", "--json")
+	if cmd.Err != nil {
+		fmt.Fprintf(os.Stderr, "tier landlock: %v (%s)\n", cmd.Err, exe)
+		return false
+	}
+	out, err := cmd.CombinedOutput()
+	return err == nil && strings.Contains(string(out), "tier landlock")
 })
 
 // realBinary builds the static binary that users get, once a test run.

@@ -131,7 +131,7 @@ func (s *Sandbox) start(t *tree, c sandbox.Cmd, dir string) error {
 			env = append(env, kv)
 		}
 	}
-	attr := &syscall.ProcAttr{Dir: dir, Env: append(env, tagName+"="+t.tag), Files: files[:], Sys: processAttributes()}
+	attr := &syscall.ProcAttr{Dir: dir, Env: append(env, tagName+"="+t.tag), Files: files[:], Sys: processAttributes(c.Terminal)}
 	t.pid, err = syscall.ForkExec(file, c.Argv, attr)
 	if errors.Is(err, syscall.ENOEXEC) {
 		// A script without an interpreter line: what execvp(3) and every shell do.

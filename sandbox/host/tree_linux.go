@@ -24,8 +24,8 @@ const pollEvery = time.Millisecond
 const fewProcesses = 256
 
 // processAttributes of a command: a session of its own, and the end with flow.
-func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+func processAttributes(terminal bool) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Pdeathsig: syscall.SIGKILL}
 }
 
 // keepDescriptors marks what flow's caller left open close-on-exec: a fork of Go's

@@ -7,7 +7,9 @@ import "syscall"
 // rssUnit: the BSDs and macOS count ru_maxrss in bytes.
 const rssUnit = 1
 
-func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+func processAttributes(terminal bool) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Setctty: terminal}
+}
 
 // keepDescriptors has no cheap form here: what flow's caller left open is seen.
 func keepDescriptors() error { return nil }

@@ -32,6 +32,16 @@
 //  7. init ends when the thread that made it ends (PDEATHSIG) or the socket is
 //     closed, whichever comes first, and everything inside with it.
 //
+// Where the machine refuses user namespaces (and Landlock has version 3, Linux 6.2)
+// the tier is landlock: one stage of init, a subreaper; each command in a landlock
+// domain and under two seccomp filters. Then HomeDir does not exist (BaseEnv's HOME is
+// the real directory, Cmd.Dir is translated, as with driver host), /tmp is closed
+// (TMPDIR is Spec.Dir/tmp), processes and users are the host's, and Rights.ReadOnly does
+// not keep modes and times (Capabilities.LooseModes). Sockets of AF_UNIX are refused
+// whatever the network is, and without a network all are, but to where Listen listens.
+// Kept in this tier too: what a command reads and writes of the host's files, signals
+// and tracing (Linux 6.12), that its processes end with it, with Close and with flow.
+//
 // Not promised: the kernel is shared. With network "full" the host's network
 // namespace is kept, and with it the host's abstract AF_UNIX sockets can be
 // reached. Memory, CPU and disk are not limited (Capabilities.Limits is false)
@@ -44,6 +54,7 @@ package local
 const (
 	argStage1 = "__flow-sandbox-init"
 	argStage2 = "__flow-sandbox-serve"
+	argFlat   = "__flow-sandbox-flat"
 )
 
 // Ids and limits of every sandbox.
@@ -68,4 +79,6 @@ type Options struct {
 	Path string
 	// noIDMappedMount makes root use the chown fallback; for tests.
 	noIDMappedMount bool
+	// onlyLandlock makes it behave as where namespaces are refused; for tests.
+	onlyLandlock bool
 }

@@ -20,6 +20,16 @@ import (
 type Driver struct {
 	opts Options
 	env  func() []string // BaseEnv, found once
+
+	mu     sync.Mutex
+	chosen *choice
+}
+
+// choice is the tier of a driver's sandboxes: the strongest that really started once.
+// It does not change, so that nothing steps down in silence.
+type choice struct {
+	ids
+	lift string // what would give a stronger tier
 }
 
 // New returns the driver. It starts nothing and looks at nothing.
@@ -61,20 +71,81 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		return sandbox.Capabilities{}, &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInfrastructure, Err: err}
 	}
 	defer os.RemoveAll(dir)
-	sb, err := d.create(ctx, sandbox.Spec{ID: "probe", Dir: dir})
+	c, err := d.choose(ctx, sandbox.Spec{ID: "probe", Dir: dir})
 	if err != nil {
 		return sandbox.Capabilities{}, err
 	}
+	return sandbox.Capabilities{
+		Driver: "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
+		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
+		LooseModes: c.tier == sandbox.TierLandlock,
+		Apart:      landlock.ABI() >= landlock.ABIScope,
+	}, nil
+}
+
+// choose finds the tier by starting a sandbox, and remembers it.
+func (d *Driver) choose(ctx context.Context, probe sandbox.Spec) (*choice, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.chosen != nil {
+		return d.chosen, nil
+	}
+	c, err := d.tryNamespaces(ctx, probe)
+	var refused *sandbox.Error
+	if errors.As(err, &refused) && refused.Class == sandbox.ClassInvalid {
+		flat, flatErr := d.tryFlat(ctx, probe, refused)
+		if flatErr != nil {
+			return nil, &sandbox.Error{Op: refused.Op, Class: sandbox.ClassInvalid, Hint: refused.Hint,
+				Err: fmt.Errorf("%w; and without namespaces: %w", refused.Err, flatErr)}
+		}
+		c, err = flat, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.chosen = c
+	return c, nil
+}
+
+func (d *Driver) tryNamespaces(ctx context.Context, probe sandbox.Spec) (*choice, error) {
+	if d.opts.onlyLandlock {
+		return nil, &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInvalid, Err: errors.New("a test asks for it")}
+	}
+	i, err := chooseIDs(os.Geteuid(), os.ReadFile)
+	if err != nil {
+		return nil, &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInvalid, Err: err,
+			Hint: "Run flow as an ordinary user, or use driver host."}
+	}
+	c := &choice{ids: i}
+	if !i.root {
+		c.lift = "Run by root, flow maps a range of subordinate ids (/etc/subuid) instead of the user's one."
+	}
+	return c, d.try(ctx, probe, c)
+}
+
+func (d *Driver) tryFlat(ctx context.Context, probe sandbox.Spec, why *sandbox.Error) (*choice, error) {
+	if abi := landlock.ABI(); abi < flatMinABI {
+		return nil, fmt.Errorf("the kernel's Landlock has version %d, and %d is needed (Linux 6.2, enabled at boot)", abi, flatMinABI)
+	}
+	c := &choice{ids: ids{tier: sandbox.TierLandlock, reason: "no namespaces: " + why.Err.Error()}, lift: why.Hint}
+	if landlock.ABI() < landlock.ABIScope {
+		c.reason += "; before Linux 6.12 commands can also signal the user's other processes"
+	}
+	return c, d.try(ctx, probe, c)
+}
+
+// try starts a sandbox and runs echo in it.
+func (d *Driver) try(ctx context.Context, probe sandbox.Spec, c *choice) error {
+	sb, err := d.create(ctx, probe, c)
+	if err != nil {
+		return err
+	}
 	defer sb.Close(context.WithoutCancel(ctx))
 	if err := sb.sayHello(ctx); err != nil {
-		return sandbox.Capabilities{}, &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInvalid, Err: err,
+		return &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInvalid, Err: err,
 			Hint: "The sandbox starts, but no command runs in it; see the cause."}
 	}
-	return sandbox.Capabilities{
-		Driver: "local", Tier: sb.ids.tier, Reason: sb.reason,
-		NoNetwork: true, Network: true, EgressList: true, KillTree: true, PathRights: true, SocketRights: true,
-		Apart: landlock.ABI() >= landlock.ABIScope,
-	}, nil
+	return nil
 }
 
 // sayHello is the health check: a command must run and its output must arrive.
@@ -99,14 +170,32 @@ func (s *Sandbox) sayHello(ctx context.Context) error {
 
 // Create starts a sandbox.
 func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
-	sb, err := d.create(ctx, s)
+	c, err := d.tier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sb, err := d.create(ctx, s, c)
 	if err != nil {
 		return nil, err // a nil *Sandbox must not become a non-nil interface
 	}
 	return sb, nil
 }
 
-func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error) {
+// tier is the choice, made now if Probe was not called.
+func (d *Driver) tier(ctx context.Context) (*choice, error) {
+	d.mu.Lock()
+	c := d.chosen
+	d.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	if _, err := d.Probe(ctx); err != nil {
+		return nil, err
+	}
+	return d.tier(ctx)
+}
+
+func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*Sandbox, error) {
 	invalid := func(err error, hint string) (*Sandbox, error) {
 		return nil, &sandbox.Error{Op: "create sandbox " + spec.ID, Class: sandbox.ClassInvalid, Err: err, Hint: hint}
 	}
@@ -135,14 +224,14 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*Sandbox, error
 	if err := context.Cause(ctx); err != nil {
 		return nil, createError(spec.ID, err)
 	}
-	ids, err := chooseIDs(os.Geteuid(), os.ReadFile)
-	if err != nil {
-		return invalid(err, "Run flow as an ordinary user, or use driver host.")
-	}
 	sb := &Sandbox{
-		id: spec.ID, ids: ids, home: filepath.Join(spec.Dir, "home"), reason: ids.reason,
+		id: spec.ID, ids: c.ids, home: filepath.Join(spec.Dir, "home"), reason: c.reason,
 		calls: map[uint64]chan *execResult{}, listens: map[uint64]chan listened{}, done: make(chan struct{}),
 		env: d.env(),
+	}
+	if sb.flat() {
+		sb.tmp = filepath.Join(spec.Dir, "tmp")
+		sb.env = flatEnv(sb.env, sb.home, sb.tmp)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, fmt.Errorf("not ready after %v", createTimeout))
 	defer cancel()

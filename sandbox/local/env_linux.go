@@ -19,6 +19,21 @@ func baseEnv(callersPath string) []string {
 	}
 }
 
+// flatEnv is the environment in the tier landlock, where the home and the scratch
+// folder are the host's directories.
+func flatEnv(base []string, home, tmp string) []string {
+	env := slices.Clone(base)
+	for i, kv := range env {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "HOME":
+			env[i] = "HOME=" + home
+		case "TMPDIR":
+			env[i] = "TMPDIR=" + tmp
+		}
+	}
+	return env
+}
+
 // visiblePath keeps the entries of the caller's PATH that exist inside, in order,
 // and appends the standard directories. An entry that reaches a hidden directory
 // through a symlink is not visible.

@@ -17,6 +17,11 @@ func InitMain(args []string) (handled bool) {
 	case argStage1:
 		runtime.LockOSThread()
 		os.Exit(stage1())
+	case argFlat:
+		// The first thread stays out of every domain: it stands for this process where
+		// somebody wants to signal it.
+		runtime.LockOSThread()
+		os.Exit(serveFlat())
 	case argStage2:
 		runtime.LockOSThread()
 		os.Exit(stage2(args[2:]))

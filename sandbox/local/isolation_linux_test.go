@@ -21,7 +21,12 @@ import (
 // newSandbox makes one that the test's end closes.
 func newSandbox(t testing.TB, s sandbox.Spec) sandbox.Sandbox {
 	t.Helper()
-	d := newDriver(t, Options{})
+	return newSandboxWith(t, Options{}, s)
+}
+
+func newSandboxWith(t testing.TB, o Options, s sandbox.Spec) sandbox.Sandbox {
+	t.Helper()
+	d := newDriver(t, o)
 	s.ID = "test"
 	if s.Dir == "" {
 		s.Dir = t.TempDir()
@@ -280,7 +285,10 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-const helperDir = "FLOW_TEST_HELPER_DIR"
+const (
+	helperDir  = "FLOW_TEST_HELPER_DIR"
+	helperFlat = "FLOW_TEST_HELPER_FLAT"
+)
 
 // helper turns the test binary into a flow that owns a sandbox with a command
 // and waits to be killed.
@@ -291,7 +299,7 @@ func helper() {
 			os.Exit(1)
 		}
 	}
-	sb, err := New(Options{}).Create(context.Background(), sandbox.Spec{ID: "helper", Dir: os.Getenv(helperDir)})
+	sb, err := New(Options{onlyLandlock: os.Getenv(helperFlat) != ""}).Create(context.Background(), sandbox.Spec{ID: "helper", Dir: os.Getenv(helperDir)})
 	fail(err)
 	_, err = sb.Exec(context.Background(), sandbox.Cmd{Argv: []string{"sh", "-c", `
 		setsid sh -c 'trap "" TERM HUP; while :; do sleep 0.01; done' "$1" & echo ready; while :; do sleep 0.01; done`, "sh", os.Getenv("FLOW_TEST_MARK")},

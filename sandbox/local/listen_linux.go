@@ -125,8 +125,15 @@ func closeAll(fds []int) {
 }
 
 // listenFor is init's side. The socket is the host's after this.
-func listenFor(r *listenRequest) {
-	fd, err := listenSocket(r.Addr)
+func (s *server) listenFor(r *listenRequest) {
+	var fd int
+	err := error(nil)
+	if s.flat != nil {
+		err = s.flat.mayListen()
+	}
+	if err == nil {
+		fd, err = listenSocket(r.Addr)
+	}
 	res := listenResult{ID: r.ID}
 	var rights []byte
 	if err != nil {
@@ -138,9 +145,27 @@ func listenFor(r *listenRequest) {
 	} else {
 		rights = unix.UnixRights(fd)
 		defer unix.Close(fd)
+		if s.flat != nil {
+			s.flat.ports = append(s.flat.ports, portOf(fd))
+		}
 	}
 	// If the host is gone the loop notices.
 	_ = unix.Sendmsg(controlFD, res.append([]byte{msgSocket}), rights, nil, 0)
+}
+
+// portOf a bound TCP socket.
+func portOf(fd int) uint16 {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0 // a port that nobody listens on
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port)
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port)
+	}
+	return 0
 }
 
 func listenSocket(addr string) (fd int, err error) {

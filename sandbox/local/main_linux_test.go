@@ -16,6 +16,10 @@ func TestMain(m *testing.M) {
 	if InitMain(os.Args) {
 		return
 	}
+	if os.Getenv(refuseHelper) != "" {
+		refuse()
+		return
+	}
 	if os.Getenv(helperDir) != "" {
 		helper()
 		return
@@ -32,8 +36,12 @@ func newDriver(t testing.TB, o Options) *Driver {
 	t.Helper()
 	o.Path = os.Getenv("PATH")
 	d := New(o)
-	if _, err := d.Probe(context.Background()); err != nil {
+	caps, err := d.Probe(context.Background())
+	if err != nil {
 		t.Skipf("no sandbox on this machine: %v", err)
+	}
+	if want := os.Getenv(expectTier); want != "" && want != string(caps.Tier) {
+		t.Fatalf("tier %s (%s), want %s", caps.Tier, caps.Reason, want)
 	}
 	return d
 }
@@ -64,6 +72,17 @@ func TestConformanceChown(t *testing.T) {
 	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject {
 		s := subject(t, Options{noIDMappedMount: true})
 		s.Bomb = false // once is enough
+		return s
+	})
+}
+
+// TestConformanceLandlock is the tier of machines that refuse namespaces.
+func TestConformanceLandlock(t *testing.T) {
+	t.Parallel()
+	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject {
+		s := subject(t, Options{onlyLandlock: true})
+		s.LooseModes, s.LossLeaves = true, true
+		s.Bomb = os.Geteuid() != 0 // the kernel does not count uid 0's processes
 		return s
 	})
 }

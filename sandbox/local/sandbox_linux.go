@@ -28,6 +28,7 @@ const closeTimeout = 10 * time.Second
 // belong to it until Done: wait and receive.
 type Sandbox struct {
 	id, home, reason string
+	tmp              string // the scratch folder in the tier landlock, "" elsewhere
 	ids              ids
 	owner            *checkpoint.Owner // of the tree on disk; nil: this process
 	env              []string
@@ -169,7 +170,7 @@ func (s *Sandbox) unregister(id uint64) {
 
 // request sends the command with its descriptors.
 func (s *Sandbox) request(id uint64, c sandbox.Cmd) error {
-	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir,
+	r := execRequest{ID: id, Argv: c.Argv, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal,
 		ReadOnly: c.Rights.ReadOnly, Write: c.Rights.Write, NoSockets: c.Rights.NoSockets}
 	if r.Dir == "" {
 		r.Dir = sandbox.WorkspaceDir
@@ -278,7 +279,24 @@ func (s *Sandbox) wait() {
 	close(s.done)
 }
 
+// flat reports whether this is the tier landlock.
+func (s *Sandbox) flat() bool { return s.ids.tier == sandbox.TierLandlock }
+
+// kill ends init, and with it everything inside. In the tier landlock init has to do
+// that itself; it is given time, as its commands would outlive it.
 func (s *Sandbox) kill() {
+	if s.flat() {
+		_ = s.conn.CloseWrite() // it fails when the socket is closed already, as after init's end
+		time.AfterFunc(flatKillTime, s.killNow)
+		return
+	}
+	s.killNow()
+}
+
+// flatKillTime is what init of the tier landlock has to end its commands.
+const flatKillTime = closeTimeout - 2*time.Second
+
+func (s *Sandbox) killNow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.reaped {

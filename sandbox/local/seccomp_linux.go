@@ -9,6 +9,8 @@ const (
 	dataArch = 4
 	dataArg0 = 16
 	dataArg1 = 24
+	dataArg2 = 32
+	dataArg3 = 40
 )
 
 const (
@@ -116,4 +118,91 @@ func commandFilter(noSockets bool) []unix.SockFilter {
 			jump(unix.BPF_JEQ, unix.AF_UNIX, 1, 0), fail(unix.EACCES), allow)
 	}
 	return append(f, allow)
+}
+
+// flatRefused calls are refused in the tier landlock besides: what namespaces of its
+// own make harmless in the others, and what landlock has no right for.
+var flatRefused = [...]uint32{
+	unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SEMGET, unix.SYS_SEMCTL, unix.SYS_MSGGET, unix.SYS_MSGCTL,
+	unix.SYS_MQ_OPEN, unix.SYS_MQ_UNLINK, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_SETHOSTNAME, unix.SYS_SETDOMAINNAME,
+}
+
+// argCall is a call and the offset of the argument that is judged.
+type argCall struct{ nr, arg uint32 }
+
+// ofOthers are calls about a process, which must be the caller's own: the argument
+// with its number is 0.
+var ofOthers = [...]argCall{{unix.SYS_SCHED_SETAFFINITY, dataArg0}, {unix.SYS_SCHED_SETSCHEDULER, dataArg0}, {unix.SYS_SCHED_SETPARAM, dataArg0},
+	{unix.SYS_SCHED_SETATTR, dataArg0}, {unix.SYS_SETPRIORITY, dataArg1}, {unix.SYS_IOPRIO_SET, dataArg1}, {unix.SYS_MIGRATE_PAGES, dataArg0}}
+
+// modeCalls set a mode, in the argument at the offset: no setuid, no setgid.
+var modeCalls = [...]argCall{{unix.SYS_FCHMOD, dataArg1}, {unix.SYS_FCHMODAT, dataArg2}, {unix.SYS_FCHMODAT2, dataArg2}}
+
+// fastOpen are calls whose flags can ask for a connection (MSG_FASTOPEN), past the
+// domain's rules for connect.
+var fastOpen = [...]argCall{{unix.SYS_SENDTO, dataArg3}, {unix.SYS_SENDMSG, dataArg2}, {unix.SYS_SENDMMSG, dataArg3}}
+
+// byNumber are calls that name the process or thread to be signalled. The thread of
+// init that forked a command is in the command's domain, so landlock does not keep the
+// command from it, and a signal that ends one thread ends init.
+var byNumber = [...]argCall{{unix.SYS_KILL, dataArg0}, {unix.SYS_TKILL, dataArg0}, {unix.SYS_TGKILL, dataArg1},
+	{unix.SYS_RT_SIGQUEUEINFO, dataArg0}, {unix.SYS_RT_TGSIGQUEUEINFO, dataArg1}, {unix.SYS_PIDFD_OPEN, dataArg0}}
+
+// setSignal are commands of fcntl that let a descriptor's events signal any thread with
+// any signal.
+var setSignal = [...]uint32{unix.F_SETSIG, unix.F_SETOWN_EX}
+
+// flatFilter is added in the tier landlock. There the network, the sockets and the
+// processes are the host's. AF_UNIX is refused whatever the network is: no rule keeps a
+// command from the host's sockets (docker.sock, D-Bus, an ssh agent). Pairs that
+// cannot be connected elsewhere are let through.
+func flatFilter(network, tcp, scoped bool, thread uint32) []unix.SockFilter {
+	allow := answer(unix.SECCOMP_RET_ALLOW)
+	f := []unix.SockFilter{load(dataNr)}
+	deny := func(nr uint32, e unix.Errno) {
+		f = append(f, jump(unix.BPF_JEQ, nr, 0, 1), fail(e))
+	}
+	for _, nr := range flatRefused {
+		deny(nr, unix.EPERM)
+	}
+	for _, nr := range flatRefusedHere {
+		deny(nr, unix.EPERM)
+	}
+	for _, c := range ofOthers {
+		f = append(f, jump(unix.BPF_JEQ, c.nr, 0, 4), load(c.arg), jump(unix.BPF_JEQ, 0, 1, 0), fail(unix.EPERM), allow)
+	}
+	for _, c := range append(modeCalls[:], modeCallsHere[:]...) {
+		f = append(f, jump(unix.BPF_JEQ, c.nr, 0, 4), load(c.arg), jump(unix.BPF_JSET, unix.S_ISUID|unix.S_ISGID, 0, 1), fail(unix.EPERM), allow)
+	}
+	for _, c := range byNumber {
+		second := thread
+		if !scoped { // everybody: the user's other processes would be meant too
+			second = ^uint32(0)
+		}
+		f = append(f, jump(unix.BPF_JEQ, c.nr, 0, 5), load(c.arg), jump(unix.BPF_JEQ, thread, 1, 0), jump(unix.BPF_JEQ, second, 0, 1), fail(unix.EPERM), allow)
+	}
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_FCNTL, 0, 5), load(dataArg1), jump(unix.BPF_JEQ, setSignal[0], 1, 0),
+		jump(unix.BPF_JEQ, setSignal[1], 0, 1), fail(unix.EPERM), allow)
+	if tcp {
+		deny(unix.SYS_LISTEN, unix.EACCES) // a port that nobody named would be open to everybody
+		for _, c := range fastOpen {
+			f = append(f, jump(unix.BPF_JEQ, c.nr, 0, 4), load(c.arg), jump(unix.BPF_JSET, unix.MSG_FASTOPEN, 0, 1), fail(unix.EACCES), allow)
+		}
+	}
+	const kind = 0xf // SOCK_TYPE_MASK
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_SOCKETPAIR, 0, 7), load(dataArg1), stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, kind),
+		jump(unix.BPF_JEQ, unix.SOCK_STREAM, 3, 0), jump(unix.BPF_JEQ, unix.SOCK_SEQPACKET, 2, 0), fail(unix.EACCES), allow, allow)
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_SOCKET, 1, 0), allow)
+	switch {
+	case network:
+		f = append(f, load(dataArg0), jump(unix.BPF_JEQ, unix.AF_INET, 3, 0), jump(unix.BPF_JEQ, unix.AF_INET6, 2, 0),
+			jump(unix.BPF_JEQ, unix.AF_NETLINK, 1, 0), fail(unix.EACCES), allow)
+	case tcp: // the ports are the domain's to judge, which knows of TCP only
+		f = append(f, load(dataArg0), jump(unix.BPF_JEQ, unix.AF_INET, 2, 0), jump(unix.BPF_JEQ, unix.AF_INET6, 1, 0), fail(unix.EACCES),
+			load(dataArg1), stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, kind), jump(unix.BPF_JEQ, unix.SOCK_STREAM, 1, 0), fail(unix.EACCES),
+			load(dataArg2), jump(unix.BPF_JEQ, 0, 2, 0), jump(unix.BPF_JEQ, unix.IPPROTO_TCP, 1, 0), fail(unix.EACCES), allow)
+	default:
+		f = append(f, fail(unix.EACCES))
+	}
+	return f
 }

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/lookup"
 )
 
@@ -19,55 +18,50 @@ const tagLink = "/proc/thread-self/ns/uts"
 
 // exec starts a command, on a thread of its own.
 func (s *server) exec(r *execRequest, fds []int) {
-	s.run(func(t *thread) { s.execOn(t, r, fds) })
+	t := s.spare
+	started := false
+	t.do(func() { started = s.execOn(t, r, fds) })
+	if !started {
+		t.end()
+	}
+	s.spare = s.newThread()
 }
 
-func (s *server) execOn(t *thread, r *execRequest, fds []int) {
+// execOn reports whether the command runs; the thread is its from then on.
+func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 	res := execResult{ID: r.ID}
-	refuse := func(kind int, format string, args ...any) {
+	refuse := func(kind int, format string, args ...any) bool {
 		res.Refused, res.Why = kind, fmt.Sprintf(format, args...)
 		reply(&res)
-		if t.hold >= 0 {
-			unix.Close(t.hold)
-		}
+		return false
 	}
 	if t.err != nil {
-		refuse(refusedResource, "%v", t.err)
-		return
+		return refuse(refusedResource, "%v", t.err)
 	}
 	files, ok := s.stdio(r, fds)
 	if !ok {
-		refuse(refusedResource, "receive the descriptors: %v", unix.EBADMSG)
-		return
+		return refuse(refusedResource, "receive the descriptors: %v", unix.EBADMSG)
 	}
-	if r.ReadOnly {
-		err := restrictPaths(sandbox.HomeDir, r.Write)
+	if s.flat != nil {
+		r.Dir = s.flat.real(r.Dir)
+	}
+	if err := s.confine(r); err != nil {
 		var wrong *writableError
 		if errors.As(err, &wrong) {
-			refuse(refusedInvalid, "%v", wrong)
-			return
+			return refuse(refusedInvalid, "%v", wrong)
 		}
-		if err != nil {
-			refuse(refusedResource, "bound the command: %v", err)
-			return
-		}
+		return refuse(refusedResource, "bound the command: %v", err)
 	}
 	// A directory that we may not look at is left to the command's own chdir.
 	if info, err := os.Stat(r.Dir); err != nil && !errors.Is(err, fs.ErrPermission) {
-		refuse(refusedInvalid, "working directory %s: %v", r.Dir, errors.Unwrap(err))
-		return
+		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, errors.Unwrap(err))
 	} else if err == nil && !info.IsDir() {
-		refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
-		return
-	}
-	if err := s.confine(r); err != nil {
-		refuse(refusedResource, "bound the command: %v", err)
-		return
+		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
 	}
 	s.mu.Lock()
 	pid, err := s.fork(r, files)
 	if err == nil {
-		run := &running{id: r.ID, tag: t.tag, hold: t.hold, pid: pid, ended: make(chan struct{})}
+		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID] = run
 		s.firstMu.Lock()
 		s.first[pid] = run
@@ -78,16 +72,16 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) {
 	s.mu.Unlock()
 	switch {
 	case err == nil:
+		return true
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM):
-		refuse(refusedResource, "start %s: %v", r.Argv[0], err)
-	default:
-		var message string
-		res.Code, message = lookup.Failure(r.Argv[0], err)
-		// The exit code says it too, if nobody reads that descriptor.
-		_, _ = unix.Write(int(files[2]), []byte(message))
-		reply(&res)
-		unix.Close(t.hold)
+		return refuse(refusedResource, "start %s: %v", r.Argv[0], err)
 	}
+	var message string
+	res.Code, message = lookup.Failure(r.Argv[0], err)
+	// The exit code says it too, if nobody reads that descriptor.
+	_, _ = unix.Write(int(files[2]), []byte(message))
+	reply(&res)
+	return false
 }
 
 // stdio picks the three descriptors of a command out of those that came.
@@ -112,7 +106,10 @@ func (s *server) fork(r *execRequest, files []uintptr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	sys := &syscall.SysProcAttr{Setsid: true}
+	sys := &syscall.SysProcAttr{Setsid: true, Setctty: r.Terminal} // Ctty 0: its stdin
+	if s.flat != nil {
+		sys.Pdeathsig = syscall.SIGKILL // the thread lives as long as the command: if init is killed
+	}
 	if s.root {
 		sys.Credential = &syscall.Credential{Uid: UserID, Gid: UserID}
 	}

@@ -24,6 +24,11 @@ func stage1() int {
 	if err == nil {
 		err = setUp()
 	}
+	return giveUp(err)
+}
+
+// giveUp tells the host why there is no init.
+func giveUp(err error) int {
 	f := failure{Op: "start init", Text: err.Error()}
 	var at *stepError
 	if errors.As(err, &at) {
@@ -147,21 +152,21 @@ func loopbackUp() error {
 
 // limit sets the resource limits that commands inherit.
 func limit() error {
-	for _, l := range [...]struct {
-		what int
-		max  uint64
-	}{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NPROC, MaxProcesses}} {
-		var r unix.Rlimit
-		if err := unix.Getrlimit(l.what, &r); err != nil {
-			return step(err, "read resource limit %d", l.what)
-		}
-		r.Max = min(r.Max, l.max)
-		r.Cur = r.Max
-		if err := unix.Setrlimit(l.what, &r); err != nil {
-			return step(err, "set resource limit %d", l.what)
-		}
+	if err := setLimit(unix.RLIMIT_CORE, 0); err != nil {
+		return err
 	}
-	return nil
+	return setLimit(unix.RLIMIT_NPROC, MaxProcesses)
+}
+
+// setLimit lowers one, soft and hard; a lower one of the host's stays.
+func setLimit(what int, most uint64) error {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(what, &r); err != nil {
+		return step(err, "read resource limit %d", what)
+	}
+	r.Max = min(r.Max, most)
+	r.Cur = r.Max
+	return step(unix.Setrlimit(what, &r), "set resource limit %d", what)
 }
 
 // execStage2 replaces this process, from the same thread, whose privileges every

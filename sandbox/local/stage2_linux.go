@@ -19,7 +19,8 @@ import (
 // forks (see thread), the reaper, and one for each exec that is being killed.
 type server struct {
 	root  bool
-	null  int // /dev/null
+	flat  *flat // the tier landlock; nil: namespaces
+	null  int   // /dev/null
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 
@@ -38,12 +39,12 @@ type server struct {
 	forked *sync.Cond
 }
 
-// running is one exec. Fields below pid are guarded by server.mu.
+// running is one exec. Fields below thread are guarded by server.mu.
 type running struct {
-	id   uint64
-	tag  string // of its UTS namespace, "uts:[…]"
-	hold int    // descriptor that keeps that namespace until forget
-	pid  int
+	id  uint64
+	pid int
+	// thread is the one that forked it; with it goes what only it knows.
+	thread *thread
 
 	killed   bool      // a kill request came before its first process ended
 	deadline time.Time // when the grace of that request ends
@@ -53,7 +54,7 @@ type running struct {
 }
 
 func stage2(args []string) int {
-	if err := serve(args); err != nil {
+	if err := serveNamespaces(args); err != nil {
 		// The host reads it when it asks why init is gone.
 		fmt.Fprintf(os.Stderr, "flow-sandbox: %v\n", err)
 		return exitSetup
@@ -61,7 +62,7 @@ func stage2(args []string) int {
 	return 0
 }
 
-func serve(args []string) error {
+func serveNamespaces(args []string) error {
 	if len(args) != 2 {
 		return errors.New("this is a sandbox's init; flow starts it, people do not")
 	}
@@ -75,15 +76,31 @@ func serve(args []string) error {
 	}
 	unix.Close(exe)
 	unix.CloseOnExec(controlFD)
-	s := &server{root: args[1] == "true", execs: map[uint64]*running{}, first: map[int]*running{}}
-	s.forked = sync.NewCond(&s.mu)
-	if s.apart, err = apartRules(); err != nil {
+	s, err := newServer(&server{root: args[1] == "true"})
+	if err != nil {
 		return err
+	}
+	return s.serve()
+}
+
+// newServer completes a server and starts what runs beside its loop.
+func newServer(s *server) (_ *server, err error) {
+	s.execs, s.first = map[uint64]*running{}, map[int]*running{}
+	s.forked = sync.NewCond(&s.mu)
+	if s.flat == nil {
+		if s.apart, err = apartRules(); err != nil {
+			return nil, err
+		}
 	}
 	s.spare = s.newThread()
 	if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return step(err, "open /dev/null")
+		return nil, step(err, "open /dev/null")
 	}
+	return s, nil
+}
+
+// serve says ready and does what the host asks for.
+func (s *server) serve() error {
 	handled := make(chan struct{})
 	go func() {
 		defer close(handled)
@@ -152,7 +169,7 @@ func (s *server) handle(kind byte, body []byte, fds []int) error {
 		if err := r.parse(body); err != nil {
 			return step(err, "parse a listen request")
 		}
-		listenFor(&r)
+		s.listenFor(&r)
 		return nil
 	case msgExecBig:
 		if len(fds) == 0 {

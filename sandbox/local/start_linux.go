@@ -102,23 +102,7 @@ func (s *Sandbox) start(ctx context.Context, spec sandbox.Spec, o Options) (err 
 // whose end PDEATHSIG means, so a goroutine holds its thread as long as init lives,
 // and waits on it.
 func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
-	uid, gid := s.ids.maps(os.Geteuid(), os.Getegid())
-	attr := &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		UidMappings: uid, GidMappings: gid,
-		Pdeathsig: syscall.SIGKILL,
-		Setsid:    true, // a Ctrl-C at flow's terminal is flow's to handle
-	}
-	if spec.Network == sandbox.NetworkNone {
-		attr.Cloneflags |= unix.CLONE_NEWNET
-	}
-	if s.ids.root {
-		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
-		attr.GidMappingsEnableSetgroups = true
-	} else {
-		attr.AmbientCaps = setUpCaps[:]
-	}
+	attr, stage := s.attributes(spec)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return step(err, "open %s", os.DevNull)
@@ -130,7 +114,7 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 		defer runtime.UnlockOSThread()
 		// Not os.StartProcess: the first one of a process makes a child more, to find
 		// out what pidfds can do here.
-		pid, err := syscall.ForkExec("/proc/self/exe", []string{"flow-sandbox", argStage1}, &syscall.ProcAttr{
+		pid, err := syscall.ForkExec("/proc/self/exe", []string{"flow-sandbox", stage}, &syscall.ProcAttr{
 			Dir: "/", Env: initEnv(), Files: []uintptr{null.Fd(), null.Fd(), stderr.Fd(), socket.Fd()}, Sys: attr,
 		})
 		s.pid = pid
@@ -151,11 +135,40 @@ func (s *Sandbox) spawn(spec sandbox.Spec, socket, stderr *os.File) error {
 	return homeErr
 }
 
+// attributes of init's process, and the argument by which it knows its stage.
+func (s *Sandbox) attributes(spec sandbox.Spec) (attr *syscall.SysProcAttr, stage string) {
+	if s.flat() {
+		// No PDEATHSIG: it has to end its commands first. It notices our end by the socket's.
+		return &syscall.SysProcAttr{Setsid: true}, argFlat
+	}
+	uid, gid := s.ids.maps(os.Geteuid(), os.Getegid())
+	attr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		UidMappings: uid, GidMappings: gid,
+		Pdeathsig: syscall.SIGKILL,
+		Setsid:    true, // a Ctrl-C at flow's terminal is flow's to handle
+	}
+	if spec.Network == sandbox.NetworkNone {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if s.ids.root {
+		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+		attr.GidMappingsEnableSetgroups = true
+	} else {
+		attr.AmbientCaps = setUpCaps[:]
+	}
+	return attr, argStage1
+}
+
 // configure tells stage 1 what to build.
 func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return step(err, "find flow's binary")
+	}
+	if s.flat() {
+		return s.configureFlat(spec)
 	}
 	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts}
 	if c.Network {
@@ -188,6 +201,25 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	_, _, err = s.conn.WriteMsgUnix(append([]byte{msgConfig}, b...), unix.UnixRights(fds...), nil)
 	return step(err, "send the configuration")
 }
+
+// configureFlat is configure in the tier landlock, where commands see the host's paths.
+func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
+	for _, m := range spec.Mounts {
+		return step(fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts), "show a path of the host")
+	}
+	if err := os.Mkdir(s.tmp, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return step(err, "make the scratch folder")
+	}
+	c := config{Network: spec.Network == sandbox.NetworkFull, Home: s.home, Tmp: s.tmp}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return step(err, "encode the configuration")
+	}
+	_, err = s.conn.Write(append([]byte{msgConfig}, b...))
+	return step(err, "send the configuration")
+}
+
+var errNoMounts = errors.New("the tier landlock cannot show it at another place")
 
 // readLimited reads a file of the host; one that does not exist is empty.
 func readLimited(path string, limit int64) ([]byte, error) {

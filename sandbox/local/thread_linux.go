@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/landlock"
 )
 
@@ -15,39 +16,56 @@ import (
 // inherited, and no thread can get rid of it. One is kept ready, so that making it
 // is not a part of an exec's time.
 type thread struct {
-	jobs chan func(*thread)
+	jobs chan func()
 	err  error // why it cannot be used
 
-	tag  string // of its UTS namespace, "uts:[…]"
-	hold int    // descriptor that keeps that namespace
+	tag  string // of its UTS namespace, "uts:[…]"; "" in the tier landlock
+	hold int    // descriptor that keeps that namespace, -1 for none
+
+	over chan struct{} // closed when it is not needed any more
 }
 
 // newThread makes one; it waits until it is used.
 func (s *server) newThread() *thread {
-	t := &thread{jobs: make(chan func(*thread)), hold: -1}
+	t := &thread{jobs: make(chan func()), hold: -1, over: make(chan struct{})}
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		t.err = s.prepare(t)
-		job := <-t.jobs
-		job(t)
+		for {
+			select {
+			case job := <-t.jobs:
+				job()
+			case <-t.over:
+				return
+			}
+		}
 	}()
 	return t
 }
 
-// run gives the ready thread a job, waits for it, and makes the next one.
-func (s *server) run(job func(*thread)) {
-	t := s.spare
+// do runs a job on the thread and waits for it; nothing happens when it is over.
+func (t *thread) do(job func()) {
 	done := make(chan struct{})
-	t.jobs <- func(t *thread) {
-		defer close(done)
-		job(t)
+	select {
+	case t.jobs <- func() { defer close(done); job() }:
+		<-done
+	case <-t.over:
 	}
-	<-done
-	s.spare = s.newThread()
+}
+
+// end lets go of it.
+func (t *thread) end() {
+	if t.hold >= 0 {
+		unix.Close(t.hold)
+	}
+	close(t.over)
 }
 
 // prepare does what does not depend on the command.
 func (s *server) prepare(t *thread) error {
+	if s.flat != nil {
+		return s.flat.prepare()
+	}
 	if err := clearInherited(); err != nil {
 		return err
 	}
@@ -72,6 +90,14 @@ func (s *server) prepare(t *thread) error {
 // confine is the last thing before the fork. Nobody that runs beside the command
 // can look into it or signal it, nor it into them.
 func (s *server) confine(r *execRequest) error {
+	if s.flat != nil {
+		return s.flat.confine(r)
+	}
+	if r.ReadOnly {
+		if err := restrictPaths(sandbox.HomeDir, r.Write); err != nil {
+			return err
+		}
+	}
 	if s.apart != nil {
 		if err := s.apart.Restrict(); err != nil {
 			return err

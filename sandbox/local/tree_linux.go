@@ -46,7 +46,11 @@ func (s *server) finish(r *running, res *execResult) {
 		go s.finishSlow(r, res)
 		return
 	}
-	res.Leftover = s.endAll()
+	if s.flat != nil {
+		res.Leftover = s.endAlone(r)
+	} else {
+		res.Leftover = s.endAll()
+	}
 	s.forget(r, res)
 	s.mu.Unlock()
 	reply(res)
@@ -56,7 +60,7 @@ func (s *server) finish(r *running, res *execResult) {
 func (s *server) forget(r *running, res *execResult) {
 	delete(s.execs, r.id)
 	res.Killed = r.killed
-	unix.Close(r.hold)
+	r.thread.end()
 	close(r.ended)
 }
 
@@ -116,7 +120,7 @@ func (s *server) end(r *running, grace time.Duration) {
 		}
 	}
 	s.mu.Lock()
-	alone := len(s.execs) == 1 && s.execs[r.id] == r
+	alone := s.flat == nil && len(s.execs) == 1 && s.execs[r.id] == r
 	if alone {
 		// ESRCH: the reaper has them all.
 		_ = unix.Kill(-1, unix.SIGKILL)
@@ -153,7 +157,12 @@ func (s *server) endTree(r *running) int {
 func (s *server) killTree(r *running) int {
 	s.ending.Lock()
 	defer s.ending.Unlock()
-	if isCrowd() {
+	if s.flat != nil && s.flat.scoped {
+		n := s.visit(r, nil)
+		s.scopedKill(r)
+		return n
+	}
+	if s.flat == nil && isCrowd() {
 		// mu: a command that is just being forked would be stopped too, and with it
 		// the loop, which waits for its execve.
 		s.mu.Lock()
@@ -186,6 +195,19 @@ func send(pidfd int, sig unix.Signal) { _ = unix.PidfdSendSignal(pidfd, sig, nil
 // to another one before it is signalled; one at a time, because a fork bomb has
 // more processes than we may have descriptors.
 func (s *server) visit(r *running, f func(pid, pidfd int)) (n int) {
+	if s.flat != nil {
+		for _, pid := range s.members(r) {
+			n++
+			if f == nil {
+				continue
+			}
+			if fd := s.holdBelow(pid); fd >= 0 {
+				f(pid, fd)
+				unix.Close(fd)
+			}
+		}
+		return n
+	}
 	for _, pid := range processes() {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
@@ -240,7 +262,7 @@ func (s *server) belongs(pid int, r *running) bool {
 		dir := "/proc/" + strconv.Itoa(pid)
 		tag, err := os.Readlink(dir + "/ns/uts")
 		if err == nil {
-			return tag == r.tag
+			return tag == r.thread.tag
 		}
 		if !errors.Is(err, fs.ErrPermission) {
 			return false // ended: a zombie has no namespaces

@@ -34,6 +34,7 @@ type config struct {
 	Home     string `json:"home,omitempty"` // host path; as root a descriptor instead
 	Exe      string `json:"exe,omitempty"`  // host path; as root a descriptor instead
 	Resolv   []byte `json:"resolv,omitempty"`
+	Tmp      string `json:"tmp,omitempty"` // host path, in the tier landlock
 	// Mounts by their place inside. Host is empty as root: descriptors come after
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`
@@ -52,6 +53,8 @@ type execRequest struct {
 	Dir       string
 	// Has says which of stdin, stdout, stderr are passed; the others are /dev/null.
 	Has [3]bool
+	// Terminal: stdin is to be the controlling terminal.
+	Terminal bool
 	// The command's sandbox.Rights.
 	ReadOnly, NoSockets bool
 	Write               []string
@@ -123,7 +126,7 @@ func (r *execRequest) append(b []byte) []byte {
 	b = appendString(b, r.Dir)
 	b = appendStrings(b, r.Argv)
 	b = appendStrings(b, r.Env)
-	b = appendBool(appendBool(b, r.ReadOnly), r.NoSockets)
+	b = appendBool(appendBool(appendBool(b, r.ReadOnly), r.NoSockets), r.Terminal)
 	return appendStrings(b, r.Write)
 }
 
@@ -136,7 +139,7 @@ func (r *execRequest) parse(b []byte) error {
 	r.Dir = d.string()
 	r.Argv = d.strings()
 	r.Env = d.strings()
-	r.ReadOnly, r.NoSockets = d.bool(), d.bool()
+	r.ReadOnly, r.NoSockets, r.Terminal = d.bool(), d.bool(), d.bool()
 	r.Write = d.strings()
 	return d.err
 }

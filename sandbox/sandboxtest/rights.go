@@ -200,8 +200,9 @@ func testApart(t *testing.T, p *place) {
 	}
 	pid := strings.TrimSpace(string(line[:n]))
 	for _, rights := range []sandbox.Rights{{}, {ReadOnly: caps.PathRights}, {NoSockets: caps.SocketRights}} {
-		text, _ := p.shWith(rights, `for f in environ cmdline fd fd/7 root/ cwd/ mem maps exe; do
-				{ cat "/proc/$1/$f" || ls "/proc/$1/$f" || readlink "/proc/$1/$f"; } 2>/dev/null && echo "got $f"; done
+		text, _ := p.shWith(rights, `for f in environ cmdline mem maps status fd/7 root/etc/passwd cwd/secret; do cat "/proc/$1/$f" 2>/dev/null && echo "got $f"; done
+			for f in fd root cwd task; do ls "/proc/$1/$f/" 2>/dev/null && echo "listed $f"; done
+			for f in exe root cwd fd/7 ns/uts; do readlink "/proc/$1/$f" 2>/dev/null && echo "read $f"; done
 			grep -l "$2" /proc/[0-9]*/environ 2>/dev/null
 			for s in 0 CONT STOP KILL; do kill -$s "$1" 2>/dev/null && echo "sent $s"; done; true`, pid, "CANARY="+mark)
 		if text != "" {

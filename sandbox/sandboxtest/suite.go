@@ -35,6 +35,8 @@ type Subject struct {
 	Lose func(t *testing.T, sb sandbox.Sandbox)
 	// LooseModes is set when Rights.ReadOnly does not keep modes and times.
 	LooseModes bool
+	// LossLeaves is set when what a command started may outlive a sandbox that is lost.
+	LossLeaves bool
 	// Bomb is set when processes are bounded, so that a fork bomb may be let off.
 	Bomb bool
 }
