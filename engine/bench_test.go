@@ -120,6 +120,8 @@ func (nowhere) Inbox(context.Context) ([]Body, error) { return nil, nil }
 type idle struct{ Runner }
 
 func (idle) Run(context.Context, Attempt, func(Body)) Outcome { return Outcome{Status: StepSucceeded} }
+func (idle) Forked(string) bool                               { return false }
+
 func (idle) Checkpoint(context.Context, []string) (string, []FileChange, int, error) {
 	return "c", nil, 0, nil
 }

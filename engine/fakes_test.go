@@ -174,6 +174,7 @@ func (j *fakeJournal) all() []Event {
 
 // fakeRunner plays outcomes. step decides how an attempt ends; nil succeeds.
 type fakeRunner struct {
+	forked      map[string]bool
 	mu          sync.Mutex
 	step        func(ctx context.Context, a Attempt, emit func(Body)) Outcome
 	started     []string
@@ -202,6 +203,8 @@ func (f *fakeRunner) Run(ctx context.Context, a Attempt, emit func(Body)) Outcom
 	f.mu.Unlock()
 	return out
 }
+
+func (f *fakeRunner) Forked(step string) bool { return f.forked[step] }
 
 func (f *fakeRunner) Checkpoint(_ context.Context, steps []string) (string, []FileChange, int, error) {
 	f.mu.Lock()

@@ -45,6 +45,7 @@ const (
 	ClassDenied         Class = "denied"
 	ClassInvalid        Class = "invalid"
 	ClassCancelled      Class = "cancelled"
+	ClassConflict       Class = "conflict" // changes of steps that ran side by side
 )
 
 // Outcome is how one attempt of a step ended. Everything in it is redacted.

@@ -38,6 +38,11 @@ type Runner interface {
 	// the id that the next Append names, "" when there is no sandbox (nothing can
 	// have changed).
 	Checkpoint(ctx context.Context, steps []string) (id string, changed []FileChange, count int, err error)
+	// Forked says whether the attempt of a step that just ended worked on a fork of
+	// the workspace. Checkpoint of it alone is then its merge, and may be asked for
+	// while other steps run: the step's end is covered without theirs. A
+	// *ConflictError means that nothing was merged, and fails the step.
+	Forked(step string) bool
 	// Files is the workspace for conditions: the sandbox's, or the source tree
 	// while there is none.
 	Files() workflow.Files
@@ -69,6 +74,12 @@ type StopError struct {
 }
 
 func (e *StopError) Error() string { return e.Reason }
+
+// ConflictError: what a step changed could not be brought together with what a
+// step that ran beside it changed.
+type ConflictError struct{ Text string }
+
+func (e *ConflictError) Error() string { return e.Text }
 
 // Observer sees every event after it is durable, in order, from the loop's
 // goroutine; it must not block (reporters buffer).

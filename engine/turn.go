@@ -9,8 +9,7 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
-// finish records ended attempts. With no other step running, the workspace is
-// stored first and the last of them names the checkpoint.
+// finish records ended attempts, with the checkpoints that cover them (cover).
 func (l *Loop) finish(outcomes []result) error {
 	if len(outcomes) == 0 {
 		return nil
@@ -18,16 +17,10 @@ func (l *Loop) finish(outcomes []result) error {
 	for _, o := range outcomes {
 		delete(l.live, o.node)
 	}
-	id, broken := "", error(nil)
-	if steps := l.toCover(outcomes); len(steps) > 0 {
-		last := &outcomes[len(outcomes)-1].outcome
-		id, last.Changed, last.ChangedCount, broken = l.checkpoint(steps)
-	}
+	ids, broken := l.cover(outcomes)
 	for k, o := range outcomes {
 		f := StepFinished{Step: l.Run.plan.Nodes[o.node].Step.ID, Attempt: o.attempt, Outcome: o.outcome}
-		if k == len(outcomes)-1 {
-			f.Checkpoint = id
-		}
+		f.Checkpoint = ids[k]
 		if err := l.record(f); err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 func (h *Host) Run(ctx context.Context, a engine.Attempt, emit func(engine.Body)) engine.Outcome {
 	started := time.Now()
 	out := h.attempt(ctx, a, emit)
+	h.ended(ctx, a.Step.ID, out)
 	out.Started = started.UTC()
 	out.Duration = time.Since(started)
 	return out
@@ -24,7 +25,7 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if !ok {
 		return h.invalid(fmt.Errorf("run step %s: unknown kind %q", a.Step.ID, a.Step.Kind))
 	}
-	sb, err := h.sandboxFor(ctx, emit)
+	sb, err := h.placeFor(ctx, a, emit)
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, err)
 	}
@@ -70,14 +71,14 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	}
 	out.Log = ref
 	if out.Status == engine.StepSucceeded && hit == nil {
-		out = h.evalOutputs(a, out, ref)
+		out = h.evalOutputs(sb, a, out, ref)
 	}
 	h.keepResult(ctx, a, out)
 	return out
 }
 
 // evalOutputs computes `outputs:` of a step that succeeded.
-func (h *Host) evalOutputs(a engine.Attempt, out engine.Outcome, ref string) engine.Outcome {
+func (h *Host) evalOutputs(sb sandbox.Sandbox, a engine.Attempt, out engine.Outcome, ref string) engine.Outcome {
 	if len(a.Step.Outputs) == 0 {
 		return out
 	}
@@ -87,7 +88,7 @@ func (h *Host) evalOutputs(a engine.Attempt, out engine.Outcome, ref string) eng
 	}
 	vars := a.Vars
 	vars.Self = self
-	vars.Files = h.Files()
+	vars.Files = sb.Files()
 	values := map[string]any{}
 	for k, v := range out.Outputs {
 		values[k] = v

@@ -62,12 +62,12 @@ func (h *Host) consult(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt
 		return nil, "the cache is switched off", nil
 	}
 	h.mu.Lock()
-	last, spoiled := h.last, h.spoiled[a.Step.ID]
+	spoiled := h.spoiled[a.Step.ID]
 	h.mu.Unlock()
 	if spoiled {
 		return nil, "an earlier attempt of the step failed and left its traces", nil
 	}
-	base, err := h.cfg.Checkpoints.Manifest(ctx, last)
+	base, err := h.treeOf(ctx, a.Step.ID)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the workspace for the cache: %w", err)
 	}

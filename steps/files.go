@@ -25,7 +25,7 @@ func (h *Host) Files() workflow.Files {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.living != nil:
+	case h.living != nil && !h.stale:
 		return h.living.Files()
 	case h.last != "" || h.base != "":
 		id := h.last

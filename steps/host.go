@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/checkpoint"
@@ -97,8 +98,8 @@ type Host struct {
 	// wait for one sandbox.
 	mu     sync.Mutex
 	living sandbox.Sandbox
-	number int    // of sandboxes made, for their ids
-	last   string // newest checkpoint of the run's line
+	number atomic.Int64 // of sandboxes made, for their ids
+	last   string       // newest checkpoint of the run's line
 	bank   *bank
 	// proxy is made when a step with a list of hosts needs it; doors are the addresses
 	// at which it listens, by sandbox.
@@ -108,6 +109,12 @@ type Host struct {
 	// covered is the checkpoint from which a step's changed files are counted: the
 	// last one that was not taken at the end of a turn.
 	covered string
+	forks   map[string]*fork          // of steps that overlap, by step
+	stale   bool                      // forks were merged that the living sandbox has not
+	writers map[string]string         // path → the step that changed it, while there are forks
+	plan    *workflow.Plan            // of the workflow, once somebody asked
+	alone   map[string]bool           // by step: nothing can overlap it
+	drops   sync.WaitGroup            // forks that are being closed
 	pending map[string]*pendingResult // steps with `cache` that missed
 	spoiled map[string]bool           // those whose attempt failed
 	busy    int                       // attempts that are using the sandbox

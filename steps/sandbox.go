@@ -43,6 +43,23 @@ func (h *Host) sandboxFor(ctx context.Context, emit func(engine.Body)) (sandbox.
 			return h.living, nil
 		}
 	}
+	sb, err := h.createRetried(ctx)
+	if err != nil {
+		return nil, err
+	}
+	info := sb.Info()
+	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: h.cfg.Capabilities.Weakness()})
+	if err := h.fill(ctx, sb, emit); err != nil {
+		h.closeSandbox(ctx, sb)
+		emit(engine.SandboxClosed{ID: info.ID})
+		return nil, err
+	}
+	h.living, h.stale = sb, false
+	return sb, nil
+}
+
+// createRetried makes a sandbox, again where the place failed.
+func (h *Host) createRetried(ctx context.Context) (sandbox.Sandbox, error) {
 	backoff := retry.WithMaxRetries(createRetries, retry.WithCappedDuration(createMax, retry.NewExponential(createInitial)))
 	var sb sandbox.Sandbox
 	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
@@ -54,23 +71,11 @@ func (h *Host) sandboxFor(ctx context.Context, emit func(engine.Body)) (sandbox.
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	info := sb.Info()
-	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: h.cfg.Capabilities.Weakness()})
-	if err := h.fill(ctx, sb, emit); err != nil {
-		h.closeSandbox(ctx, sb)
-		emit(engine.SandboxClosed{ID: info.ID})
-		return nil, err
-	}
-	h.living = sb
-	return sb, nil
+	return sb, err
 }
 
 func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
-	h.number++
-	id := fmt.Sprintf("%s-%d", h.cfg.RunID, h.number)
+	id := fmt.Sprintf("%s-%d", h.cfg.RunID, h.number.Add(1))
 	dir := filepath.Join(h.cfg.Dir, "sandboxes", id)
 	// An earlier process of this run may have left a tree under the same number.
 	if err := os.RemoveAll(dir); err != nil {
@@ -179,8 +184,13 @@ func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
 func (h *Host) Checkpoint(ctx context.Context, steps []string) (string, []engine.FileChange, int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.living == nil {
-		return "", nil, 0, nil
+	if len(steps) == 1 {
+		if f := h.forks[steps[0]]; f != nil && f.unmerged {
+			return h.merge(ctx, steps[0], f)
+		}
+	}
+	if h.living == nil || h.stale {
+		return "", nil, 0, nil // nothing has changed since the last one
 	}
 	snap, err := h.living.Snapshot(ctx, h.cfg.Checkpoints)
 	if err != nil {
@@ -254,6 +264,7 @@ func (h *Host) Close(ctx context.Context) []engine.Body {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []engine.Body
+	h.dropForks(ctx)
 	h.dropLocked(func(b engine.Body) { out = append(out, b) })
 	h.closeProxy()
 	_ = os.Remove(filepath.Join(h.cfg.Dir, "sandboxes")) // empty, unless something could not be removed: swept later

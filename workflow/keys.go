@@ -175,6 +175,8 @@ func supportedKeys() []Key {
 
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
 
+		{In: inStep, Name: "on_conflict", Type: typeEnum, Enum: []string{"fail", "ours", "theirs"}, Default: "fail", Doc: "When a step that ran at the same time changed the same path differently and ended first: `fail` the step, take `ours` (what is there already) or `theirs` (what this step made).", Example: "theirs"},
+
 		{In: inCache, Name: "key", Type: typeStrings, Doc: "What replaces the workspace's files in the key: globs in the workspace, and values in `${{ }}`.", Example: "[go.sum, \"${{ inputs.mode }}\"]"},
 
 		{In: inStepSecret, Name: "name", Type: typeName, Required: true, Doc: "The secret.", Example: "API_TOKEN"},
@@ -218,7 +220,7 @@ func laterKeys() []Key {
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "on_conflict", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

@@ -170,6 +170,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.cache = v
 		case "network":
 			s.Network = p.network(ctxStep, k, v)
+		case "on_conflict":
+			s.OnConflict = p.word(ctxStep, k, v)
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
 		case "retry":

@@ -114,6 +114,8 @@ type Step struct {
 	ContinueOnError bool
 	Outputs         []Output
 	Cache           *Cache // nil: it always runs
+	// OnConflict is fail ("" too), ours or theirs.
+	OnConflict string
 
 	Run   *RunStep
 	Agent *AgentStep

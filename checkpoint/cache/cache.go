@@ -168,23 +168,8 @@ func (e *Entry) Onto(m *checkpoint.Manifest) (*checkpoint.Manifest, error) {
 		out.Entries = append(out.Entries, x)
 	}
 	slices.SortFunc(out.Entries, func(a, b checkpoint.Entry) int { return strings.Compare(a.Path, b.Path) })
-	unlinkHeadless(out)
+	checkpoint.Unlink(out)
 	return out, out.Validate()
-}
-
-// unlinkHeadless makes a name whose first name is not the same file any more a
-// file of its own.
-func unlinkHeadless(m *checkpoint.Manifest) {
-	for i := range m.Entries {
-		x := &m.Entries[i]
-		if x.HardlinkTo == "" {
-			continue
-		}
-		head := m.Lookup(x.HardlinkTo)
-		if head == nil || head.HardlinkTo != "" || head.Path >= x.Path || head.Hash != x.Hash || head.Kind != x.Kind || head.Mode != x.Mode || head.MtimeNS != x.MtimeNS {
-			x.HardlinkTo = ""
-		}
-	}
 }
 
 func (d *Dir) entryPath(key string) string { return filepath.Join(d.path, "entries", key+".json") }

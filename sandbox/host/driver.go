@@ -45,6 +45,7 @@ func driverError(op string, class sandbox.Class, err error) *sandbox.Error {
 // every run would pay for it.
 func (d *Driver) Probe(context.Context) (sandbox.Capabilities, error) {
 	return sandbox.Capabilities{
+		Forks:  true, // a tree on this host can be had twice
 		Driver: "host", Tier: sandbox.TierNone, Network: true,
 		Reason: "driver host runs commands on this machine without isolation, network included",
 	}, nil

@@ -76,6 +76,7 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		return sandbox.Capabilities{}, err
 	}
 	return sandbox.Capabilities{
+		Forks:  true, // a tree on this host can be had twice
 		Driver: "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
 		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
 		LooseModes: c.tier == sandbox.TierLandlock,
