@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A delta is what leads from one manifest to the next, in proportion to what
@@ -156,4 +157,39 @@ func overlay(base *Manifest, over map[string]*Entry, count int, delta []byte) (i
 		d.fail(fmt.Sprintf("it leads to %d entries instead of %d", count, next))
 	}
 	return count, d.end()
+}
+
+// EachHash calls f for the hash of every regular file that an encoded manifest or
+// delta names, without building a tree: for finding which contents are needed.
+func EachHash(encoded []byte, f func(Hash)) error {
+	each := func(e *Entry) {
+		if e.Kind == KindFile {
+			f(e.Hash)
+		}
+	}
+	if !strings.HasPrefix(string(encoded[:min(len(encoded), len(deltaMagic))]), deltaMagic) {
+		var m Manifest
+		if err := m.UnmarshalBinary(encoded); err != nil {
+			return err
+		}
+		for i := range m.Entries {
+			each(&m.Entries[i])
+		}
+		return nil
+	}
+	d := decoder{s: string(encoded)}
+	d.magic(deltaMagic, deltaVersion)
+	d.uvarint()
+	d.uvarint()
+	for range d.count(minDelta) {
+		if d.byte() == deltaDeleted {
+			d.string()
+		} else if e := d.entry(); d.err == nil {
+			each(&e)
+		}
+		if d.err != nil {
+			break
+		}
+	}
+	return d.end()
 }

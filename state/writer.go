@@ -66,6 +66,16 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
+// forgetStatements closes what is prepared; it is prepared again when it is used.
+func (w *writer) forgetStatements() error {
+	var errs []error
+	for _, st := range w.stmts {
+		errs = append(errs, st.Close())
+	}
+	clear(w.stmts)
+	return errors.Join(errs...)
+}
+
 func (w *writer) stmt(query string) (*sqlite3.SQLiteStmt, error) {
 	if st := w.stmts[query]; st != nil {
 		return st, nil

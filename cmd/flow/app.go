@@ -65,7 +65,7 @@ var commands = []func(*app) *cobra.Command{
 	cmdRuns, cmdShow, cmdLogs,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
-	cmdCache,
+	cmdCache, cmdGC, cmdPin,
 	cmdSchema,
 	cmdVersion,
 }

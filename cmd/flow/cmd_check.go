@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -118,14 +119,17 @@ type check struct {
 }
 
 func cmdDoctor(a *app) *cobra.Command {
-	return &cobra.Command{
+	deep := false
+	c := &cobra.Command{
 		Use: "doctor", Short: "Say what isolation this machine gives, and why", Long: "Really starts a sandbox of each kind and Claude Code's CLI where it is installed, and opens the database." + exitHelp(0, 3),
-		Example: "  flow doctor --json", Args: exactly(0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
+		Example: "  flow doctor --json\n  flow doctor --deep", Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), deep) },
 	}
+	c.Flags().BoolVar(&deep, "deep", false, "read and check everything that is stored: contents by their hash, checkpoints, the database")
+	return c
 }
 
-func (a *app) doctor(ctx context.Context) error {
+func (a *app) doctor(ctx context.Context, deep bool) error {
 	checks := []check{}
 	for _, d := range a.drivers() {
 		c := check{Name: "sandbox " + d.Name()}
@@ -146,6 +150,9 @@ func (a *app) doctor(ctx context.Context) error {
 		checks = append(checks, c)
 	}
 	checks = append(checks, a.checkState(ctx), a.checkClaude(ctx))
+	if deep {
+		checks = append(checks, a.checkStored(ctx))
+	}
 	bad := []string{}
 	for _, c := range checks {
 		if !c.OK {
@@ -172,6 +179,29 @@ func (a *app) doctor(ctx context.Context) error {
 		return printed{&unhealthyError{bad}}
 	}
 	return nil
+}
+
+// checkStored reads all that is stored.
+func (a *app) checkStored(ctx context.Context) check {
+	c := check{Name: "stored", OK: true, Text: "nothing is stored yet"}
+	store, err := a.readState()
+	if err != nil {
+		return check{Name: "stored", Text: err.Error(), Hint: state.Hint(err)}
+	}
+	if store == nil {
+		return c
+	}
+	defer store.Close()
+	wrong, err := store.Verify(ctx)
+	if err != nil {
+		wrong = append(wrong, err.Error())
+	}
+	c.Text = "everything that is stored could be read and has its hash"
+	if len(wrong) > 0 {
+		c.OK, c.Text = false, strings.Join(wrong, "\n      ")
+		c.Hint = "restore .flow from a backup, or remove the runs that are damaged: `flow gc --keep 0` removes all that are not pinned"
+	}
+	return c
 }
 
 func (a *app) checkState(ctx context.Context) check {
