@@ -37,7 +37,11 @@ type Request struct {
 	OnDenied string // tell, fail
 	// Cassette folder for provider replay.
 	Cassette string
-	Sandbox  sandbox.Sandbox
+	// Record is the folder that the conversation is recorded into, "" for none; Redact
+	// takes the secrets out of what is stored there.
+	Record  string
+	Redact  func(string) string
+	Sandbox sandbox.Sandbox
 	// StateDir is a folder inside the sandbox, covered by its checkpoints, for what
 	// a provider keeps there; "" for the home.
 	StateDir string

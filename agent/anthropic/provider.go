@@ -11,6 +11,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/agent/loop"
+	"flowrun.dev/flow/agent/replay"
 )
 
 const (
@@ -100,7 +101,13 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 		),
 		maxTokens: p.o.MaxTokens, retries: p.o.MaxRetries, host: gw.Host(), session: session,
 	}
-	res, err := loop.Run(ctx, loop.Options{Model: m, Name: modelOf(r), Spent: session.Spent}, r)
+	var asked loop.Model = m
+	if r.Record != "" {
+		if asked, err = replay.Record(m, modelOf(r), r); err != nil {
+			return agent.Result{}, err
+		}
+	}
+	res, err := loop.Run(ctx, loop.Options{Model: asked, Name: modelOf(r), Spent: session.Spent}, r)
 	// The gateway counts what was paid for, broken answers as well.
 	spent := session.Spent()
 	u := &res.Usage

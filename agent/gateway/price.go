@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-multierror"
 	"gopkg.in/yaml.v3"
@@ -64,7 +65,7 @@ func Prices() PriceTable {
 	}}
 }
 
-var dateForm = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}$`)
+var dateForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{4}-\d{2}-\d{2}$`) })
 
 // ParsePrices reads a table of prices (YAML: date, models) and lays it over base. The
 // error holds all mistakes.
@@ -76,7 +77,7 @@ func ParsePrices(name string, text []byte, base PriceTable) (PriceTable, error) 
 		return base, fmt.Errorf("parse prices %s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	var errs *multierror.Error
-	if !dateForm.MatchString(t.Date) {
+	if !dateForm().MatchString(t.Date) {
 		errs = multierror.Append(errs, fmt.Errorf("parse prices %s: date is %q; expected the day of the figures, like 2026-10-24", name, t.Date))
 	}
 	out := PriceTable{Date: t.Date, Models: map[string]Price{}}
@@ -101,14 +102,14 @@ func ParsePrices(name string, text []byte, base PriceTable) (PriceTable, error) 
 
 // dated is the end of a model's name that does not change its price: a date, or the
 // mark of a long context window.
-var dated = regexp.MustCompile(`(-\d{8}|-latest)?(\[1m\])?$`)
+var dated = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(-\d{8}|-latest)?(\[1m\])?$`) })
 
 // Of finds a model's price; a date at the name's end does not matter.
 func (t PriceTable) Of(model string) (Price, bool) {
 	if p, ok := t.Models[model]; ok {
 		return p, true
 	}
-	p, ok := t.Models[dated.ReplaceAllString(model, "")]
+	p, ok := t.Models[dated().ReplaceAllString(model, "")]
 	return p, ok
 }
 

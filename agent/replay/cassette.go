@@ -22,7 +22,7 @@ import (
 // Version of the format, and its bounds.
 const (
 	version     = 1
-	maxCassette = 16 << 20
+	maxCassette = 64 << 20
 )
 
 // Origins that a header may claim.
@@ -39,7 +39,13 @@ type Cassette struct {
 	Origin  string `yaml:"origin"`
 	Model   string `yaml:"model"`
 	Note    string `yaml:"note"`
-	Turns   []Turn `yaml:"turns"`
+	// Opening is what the conversation began with, of a recorded one.
+	Opening *Opening `yaml:"opening"`
+	// Ignore are regular expressions: what they match in requests is not compared.
+	Ignore []string `yaml:"ignore"`
+	Turns  []Turn   `yaml:"turns"`
+
+	ignore []*regexp.Regexp
 }
 
 // Turn is one answer of the model, and what its request has to look like.
@@ -49,6 +55,10 @@ type Turn struct {
 	Tools      []Call     `yaml:"tools"`
 	StopReason string     `yaml:"stop_reason"`
 	Usage      TokenUsage `yaml:"usage"`
+	// Request and Message are those of a recorded turn, instead of the fields above:
+	// what was asked, and the whole answer as JSON.
+	Request *Asked `yaml:"request"`
+	Message string `yaml:"message"`
 
 	line int
 }
@@ -75,14 +85,26 @@ type TokenUsage struct {
 	CacheCreationTokens int64 `yaml:"cache_write_tokens"`
 }
 
-var stepForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`) })
+// FileOf is the file of a step's cassette; a name that has more than letters, digits,
+// _ and - (an instance of a loop) is escaped, so that it stays in the folder.
+func FileOf(dir, step string) string {
+	var b strings.Builder
+	for _, c := range []byte(step) {
+		if c == '_' || c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			b.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&b, "%%%02X", c)
+	}
+	return filepath.Join(dir, b.String()+".yaml")
+}
 
 // Load reads the cassette of a step.
 func Load(dir, step string) (*Cassette, error) {
-	if !stepForm().MatchString(step) {
-		return nil, fmt.Errorf("read the cassette: %q is no step's name", step)
+	if step == "" {
+		return nil, errors.New("read the cassette: the step has no name")
 	}
-	name := filepath.Join(dir, step+".yaml")
+	name := FileOf(dir, step)
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the cassette of step %s: %w", step, err)
@@ -162,8 +184,25 @@ func (c *Cassette) check() error {
 	if len(c.Turns) == 0 {
 		wrong("line 1: there are no turns")
 	}
+	for _, text := range c.Ignore {
+		re, err := regexp.Compile(text)
+		if err != nil {
+			wrong("line 1: ignore: %w", err)
+			continue
+		}
+		c.ignore = append(c.ignore, re)
+	}
 	for i := range c.Turns {
 		t := &c.Turns[i]
+		switch {
+		case c.Origin == OriginRecorded:
+			if err := t.recorded(); err != nil {
+				wrong("line %d: %w", t.line, err)
+			}
+			continue
+		case t.Request != nil || t.Message != "":
+			wrong("line %d: request and message are those of a recorded cassette", t.line)
+		}
 		if t.StopReason == "" {
 			t.StopReason = loop.StopEndTurn
 			if len(t.Tools) > 0 {

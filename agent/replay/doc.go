@@ -19,6 +19,9 @@
 //	    stop_reason: end_turn      # default: tool_use with tools, else end_turn
 //	    usage: {input_tokens: 1}   # optional
 //
+// A recorded cassette (origin: recorded) has an opening, and in each turn request (a
+// digest and the text that was added) and message (the answer as JSON) instead.
+//
 // Invariants:
 //
 //  1. Strict: an unknown or repeated field, a wrong type, or a turn that can never be

@@ -37,7 +37,7 @@ func (Provider) Converse(ctx context.Context, r agent.Request) (agent.Result, er
 	if err != nil {
 		return agent.Result{}, err
 	}
-	return loop.Run(ctx, loop.Options{Model: &player{c: c, next: len(r.Continue)}, Name: c.Model}, r)
+	return loop.Run(ctx, loop.Options{Model: newPlayer(c, r), Name: c.Model}, r)
 }
 
 func open(r agent.Request) (*Cassette, error) {
@@ -69,6 +69,11 @@ func invalid(hint, format string, a ...any) *agent.Error {
 type player struct {
 	c    *Cassette
 	next int
+	q    requests
+}
+
+func newPlayer(c *Cassette, r agent.Request) *player {
+	return &player{c: c, next: len(r.Continue), q: requests{home: homeOf(r.Sandbox), redact: redactor(r), ignore: c.ignore}}
 }
 
 const mismatchHint = "the cassette no longer fits the workflow or the workspace: change it, or record it again"
@@ -80,6 +85,9 @@ func (p *player) Next(_ context.Context, r loop.MessageRequest) (loop.Message, e
 			p.c.Path, len(p.c.Turns), p.next+1, excerpt(lastResults(r)))
 	}
 	t := p.c.Turns[p.next]
+	if t.Request != nil {
+		return p.recorded(t, r)
+	}
 	if err := p.compare(t, r); err != nil {
 		return loop.Message{}, err
 	}
@@ -96,6 +104,41 @@ func (p *player) Next(_ context.Context, r loop.MessageRequest) (loop.Message, e
 	}
 	p.next++
 	return m, nil
+}
+
+// recorded gives a recorded answer, if the request is the one that it answered.
+func (p *player) recorded(t Turn, r loop.MessageRequest) (loop.Message, error) {
+	if p.next > 0 && p.q.seen == 0 {
+		p.q.rewind(r)
+	}
+	opening, added, digest := p.q.next(r)
+	if digest != t.Request.Digest {
+		return loop.Message{}, p.difference(t, opening, added)
+	}
+	var m loop.Message
+	if err := json.Unmarshal([]byte(t.Message), &m); err != nil {
+		return m, invalid("", "play the cassette %s: turn %d: %v", p.c.Path, p.next+1, err)
+	}
+	m.Raw = json.RawMessage(t.Message)
+	p.next++
+	return m, nil
+}
+
+// difference says where a request is not the recorded one.
+func (p *player) difference(t Turn, opening Opening, added string) *agent.Error {
+	what := "in its model, or in an earlier message"
+	was := p.c.Opening
+	switch {
+	case added != t.Request.Added:
+		what = differ(t.Request.Added, added)
+	case was != nil && !slices.Equal(was.Tools, opening.Tools):
+		what = fmt.Sprintf("in its tools: expected [%s], got [%s]", strings.Join(was.Tools, " "), strings.Join(opening.Tools, " "))
+	case was != nil && was.System != opening.System:
+		what = "in its system prompt, " + differ(was.System, opening.System)
+	case was != nil && was.Digest != opening.Digest:
+		what = "in the definitions of its tools: another version of flow recorded it"
+	}
+	return invalid(mismatchHint, "%s:%d: turn %d: the request differs from the recorded one %s", p.c.Path, t.line, p.next+1, what)
 }
 
 // must encodes strings and checked JSON, which cannot fail.

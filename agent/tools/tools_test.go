@@ -110,7 +110,7 @@ func TestBash(t *testing.T) {
 		{"Bash", input{"command": "kill -9 $$"}, "…Exit code 137", true},
 		{"Bash", input{"command": "cat"}, "", false}, // stdin is empty
 		{"Bash", input{"command": `printf 'a\377b'`}, "a\uFFFDb", false},
-		{"Bash", input{"command": "sleep 20", "timeout": 50}, "Command timed out after 50ms", true},
+		{"Bash", input{"command": "sleep 20", "timeout": 50}, "…Command timed out after 50ms", true},
 		{"Bash", input{"command": "echo before; sleep 20", "timeout": 400}, "…Command timed out after 400ms", true},
 		{"Bash", input{"command": " "}, "…command is empty", true},
 		{"Bash", input{"command": "a\x00b"}, "…NUL byte", true},
