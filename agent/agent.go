@@ -21,6 +21,11 @@ type Provider interface {
 	Converse(ctx context.Context, r Request) (Result, error)
 }
 
+// Enforcer is a Provider that gives Request.Rights to every process of its
+// conversations. Where one does not, or is no Enforcer, what a step changed is looked at
+// afterwards.
+type Enforcer interface{ EnforcesRights() bool }
+
 // Request is one conversation.
 type Request struct {
 	RunID, StepID string
@@ -45,8 +50,10 @@ type Request struct {
 	// StateDir is a folder inside the sandbox, covered by its checkpoints, for what
 	// a provider keeps there; "" for the home.
 	StateDir string
-	// Env is the environment of the tools' processes.
-	Env []string
+	// Env is the environment of the tools' processes, Rights what they may do: the
+	// allowlist as the sandbox enforces it (Policy.Rights).
+	Env    []string
+	Rights sandbox.Rights
 	// Out receives a readable rendering of the conversation as it goes (the
 	// caller redacts).
 	Out io.Writer

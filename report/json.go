@@ -118,6 +118,8 @@ func (r *jsonReporter) Observe(ev engine.Event) {
 		line.Step = b.Step
 	case engine.Egress:
 		line.Step = b.Step
+	case engine.TurnCompleted:
+		line.Step = b.Step
 	case engine.CancelRequested:
 		r.stopWaiting()
 	case engine.StepFinished:

@@ -42,6 +42,11 @@ type PlanStep struct {
 	AllowedTools    []string `json:"allowed_tools,omitempty"`
 	DisallowedTools []string `json:"disallowed_tools,omitempty"`
 	MaxTurns        int      `json:"max_turns,omitempty"`
+	// Rights in words: what the allowlist lets the step do, a sentence each.
+	Rights []string `json:"rights,omitempty"`
+	// Budget of an agent, zero fields for no bound.
+	BudgetUSD       float64  `json:"budget_usd,omitempty"`
+	BudgetTokens    int64    `json:"budget_tokens,omitempty"`
 	Secrets         []string `json:"secrets"` // names only
 	Network         string   `json:"network"` // none, full, or "only" and the hosts
 	Timeout         Seconds  `json:"timeout_seconds,omitempty"`
@@ -79,6 +84,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 		if a := st.Agent; a != nil {
 			ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
 			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
+			ps.BudgetUSD, ps.BudgetTokens = a.Budget.CostUSD, a.Budget.Tokens
 		}
 		v.Steps = append(v.Steps, ps)
 	}
@@ -203,6 +209,12 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		}
 		add("tools", tools)
 		add("turns", "at most "+strconv.Itoa(st.MaxTurns))
+		if words := budgetWords(st.BudgetUSD, st.BudgetTokens); words != "" {
+			add("budget", words)
+		}
+	}
+	if len(st.Rights) > 0 {
+		add("rights", strings.Join(st.Rights, "; "))
 	}
 	add("network", networkWords(st.Network))
 	if len(st.Secrets) > 0 {
@@ -222,6 +234,17 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	if st.ContinueOnError {
 		add("on error", "the run goes on")
 	}
+}
+
+func budgetWords(usd float64, tokens int64) string {
+	var words []string
+	if usd > 0 {
+		words = append(words, "$"+strconv.FormatFloat(usd, 'f', -1, 64))
+	}
+	if tokens > 0 {
+		words = append(words, strconv.FormatInt(tokens, 10)+" tokens")
+	}
+	return strings.Join(words, ", ")
 }
 
 func networkWords(n string) string {

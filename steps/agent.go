@@ -19,7 +19,10 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 	r := agent.Request{
 		RunID: cfg.RunID, StepID: a.Step.ID, Attempt: a.Attempt,
 		Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
-		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now,
+		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now, Record: cfg.Record,
+	}
+	if cfg.Redact != nil {
+		r.Redact = cfg.Redact.String
 	}
 	if w := cfg.Workflow; w != nil {
 		// For the check before anything starts; runAgent gives it the real account.
@@ -70,6 +73,23 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 	}
 	req.Continue, req.Turn = turns, conv.turn
 
+	policy, err := agent.NewPolicy(req.Allowed, req.Disallowed)
+	if err != nil {
+		return h.invalid(err)
+	}
+	rights := policy.Rights()
+	caps := h.cfg.Capabilities
+	if e, ok := p.(agent.Enforcer); !ok || !e.EnforcesRights() {
+		caps.PathRights = false
+	}
+	return h.boundedBy(ctx, sb, caps, rights, func(enforced sandbox.Rights) engine.Outcome {
+		req.Rights = enforced
+		return h.converse(ctx, p, name, req, c, out)
+	})
+}
+
+// converse holds the conversation and makes its end the attempt's.
+func (h *Host) converse(ctx context.Context, p agent.Provider, name string, req agent.Request, c *capture, out engine.Outcome) engine.Outcome {
 	res, err := p.Converse(ctx, req)
 	c.drain()
 	out.Agent = h.usage(name, res)

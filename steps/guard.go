@@ -19,7 +19,12 @@ import (
 
 // bounded runs an attempt with rights; run is given those that the driver enforces.
 func (h *Host) bounded(ctx context.Context, sb sandbox.Sandbox, r sandbox.Rights, run func(enforced sandbox.Rights) engine.Outcome) engine.Outcome {
-	caps := h.cfg.Capabilities
+	return h.boundedBy(ctx, sb, h.cfg.Capabilities, r, run)
+}
+
+// boundedBy is bounded with what is enforced on the way: an agent's provider may do
+// less than the driver could.
+func (h *Host) boundedBy(ctx context.Context, sb sandbox.Sandbox, caps sandbox.Capabilities, r sandbox.Rights, run func(enforced sandbox.Rights) engine.Outcome) engine.Outcome {
 	if !r.ReadOnly || caps.PathRights && !caps.LooseModes {
 		h.checked.RLock()
 		defer h.checked.RUnlock()

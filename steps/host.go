@@ -76,6 +76,8 @@ type Config struct {
 	Providers map[string]agent.Provider
 	// Mounts that every sandbox of the run shows, e.g. an agent's own program.
 	Mounts []sandbox.Mount
+	// Record is the folder that agents' conversations are recorded into, "" for none.
+	Record string
 	// Spent is what the agents of a resumed run spent in its earlier attempts, by step.
 	Spent map[string]agent.Spending
 	// Restore is the checkpoint that a resumed run continues from; Base the one

@@ -56,6 +56,9 @@ func New(o Options) *Provider {
 // Name is "anthropic".
 func (p *Provider) Name() string { return "anthropic" }
 
+// EnforcesRights: our own tools run with the step's rights.
+func (p *Provider) EnforcesRights() bool { return true }
+
 // Check makes no request: it says whether there is a key, a usable address, every
 // tool of the step, and a price where a budget in dollars has to be kept.
 func (p *Provider) Check(r agent.Request) error {

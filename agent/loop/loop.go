@@ -50,7 +50,7 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 		return agent.Result{}, invalid(errors.New("hold a conversation: the prompt is empty"), "")
 	}
 	c := &conversation{
-		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy), screen: screen.New(r.Out),
+		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy).WithRights(r.Rights), screen: screen.New(r.Out),
 		messages: []Input{{Role: "user", Content: []json.RawMessage{textBlock(r.Prompt)}}},
 	}
 	c.res.Model = o.Name

@@ -25,6 +25,9 @@ func New() Provider { return Provider{} }
 // Name is "replay".
 func (Provider) Name() string { return "replay" }
 
+// EnforcesRights: our own tools run with the step's rights.
+func (Provider) EnforcesRights() bool { return true }
+
 // Check reads the cassette and checks the step's tools.
 func (Provider) Check(r agent.Request) error {
 	_, err := open(r)

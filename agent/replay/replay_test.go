@@ -110,7 +110,7 @@ func TestMismatch(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "rec.yaml"), []byte("cassette: 1\norigin: recorded\nmodel: big\nturns: [{text: a}]\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "rec.yaml"), []byte("cassette: 1\norigin: recorded\nmodel: big\nturns: [{request: {digest: d, added: a}, message: '{\"content\": []}'}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -122,7 +122,7 @@ func TestCheck(t *testing.T) {
 		{agent.Request{StepID: "rec", Cassette: dir, Model: "small"}, "recorded with model big"},
 		{agent.Request{StepID: "none", Cassette: dir}, "no such file"},
 		{agent.Request{StepID: "rec"}, "names none"},
-		{agent.Request{StepID: "../rec", Cassette: dir}, "no step's name"},
+		{agent.Request{StepID: "../rec", Cassette: dir}, "no such file"},
 		{agent.Request{StepID: "rec", Cassette: filepath.Join(dir, "rec.yaml")}, "not a directory"},
 	} {
 		err := replay.New().Check(c.r)

@@ -66,7 +66,7 @@ func (s *Set) execTo(ctx context.Context, argv []string, stdin io.Reader, stdout
 	defer cancel(nil)
 	var p plumbing
 	defer p.close()
-	cmd := sandbox.Cmd{Argv: argv, Env: s.env, Grace: grace}
+	cmd := sandbox.Cmd{Argv: argv, Env: s.env, Grace: grace, Rights: s.rights}
 	var err error
 	if stdin != nil {
 		if cmd.Stdin, err = p.feed(stdin); err != nil {

@@ -35,6 +35,7 @@ type Set struct {
 	sb     sandbox.Sandbox
 	env    []string
 	policy *agent.Policy
+	rights sandbox.Rights
 	shell  string // what a later call's shell begins with; see State
 }
 
@@ -45,6 +46,12 @@ func New(sb sandbox.Sandbox, env []string, p *agent.Policy) *Set {
 		env = sb.BaseEnv()
 	}
 	return &Set{sb: sb, env: env, policy: p}
+}
+
+// WithRights bounds what the tools' processes may do; it returns s.
+func (s *Set) WithRights(r sandbox.Rights) *Set {
+	s.rights = r
+	return s
 }
 
 // tool is one row of the table.

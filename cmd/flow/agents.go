@@ -13,9 +13,12 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
+// recording are the providers whose conversations can be recorded.
+var recording = []string{"anthropic"}
+
 // agentsReady asks the providers of all agent steps before anything starts. What is
 // wrong with several steps (a missing key) is said once, with their names.
-func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
+func (a *app) agentsReady(plan *workflow.Plan, o engine.Options, record string) error {
 	providers := a.providers()
 	var order []string
 	found := map[string][]string{} // message → steps
@@ -24,7 +27,7 @@ func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
 		if s.Kind != workflow.KindAgent {
 			continue
 		}
-		text := a.agentReady(providers, plan, engine.Attempt{Step: s, Options: o})
+		text := a.agentReady(providers, plan, engine.Attempt{Step: s, Options: o}, record)
 		if text == "" {
 			continue
 		}
@@ -48,7 +51,7 @@ func (a *app) agentsReady(plan *workflow.Plan, o engine.Options) error {
 }
 
 // agentReady is what keeps one agent step from starting, "" for nothing.
-func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Plan, at engine.Attempt) string {
+func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Plan, at engine.Attempt, record string) string {
 	name := steps.ProviderFor(at)
 	p, ok := providers[name]
 	if !ok {
@@ -58,6 +61,9 @@ func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Pla
 		}
 		slices.Sort(names)
 		return fmt.Sprintf("there is no agent provider %q; known are %s", name, strings.Join(names, ", "))
+	}
+	if record != "" && !slices.Contains(recording, name) {
+		return fmt.Sprintf("--record is not supported yet for provider %s; it is for %s", name, strings.Join(recording, ", "))
 	}
 	err := p.Check(steps.AgentRequest(steps.Config{Workflow: plan.Workflow, FileDir: filepath.Dir(plan.Workflow.Path)}, at))
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
@@ -86,6 +87,15 @@ func cmdPlan(a *app) *cobra.Command {
 
 func (a *app) printPlan(plan *workflow.Plan) error {
 	v := report.PlanOf(plan)
+	for i := range plan.Nodes {
+		if s := plan.Nodes[i].Step.Agent; s != nil {
+			words, err := agent.RightsText(s.AllowedTools, s.DisallowedTools)
+			if err != nil {
+				return &usageError{msg: fmt.Sprintf("%s:%d: step %s: %v", plan.Workflow.Path, s.Pos.Line, plan.Nodes[i].Step.ID, err)}
+			}
+			v.Steps[i].Rights = words
+		}
+	}
 	if a.json {
 		return report.WriteJSON(a.out, v)
 	}

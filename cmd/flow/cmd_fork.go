@@ -85,7 +85,7 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 		started.Path = relative(root, f.file)
 	}
 	started.Options.Provider, started.Options.Replay = first(f.provider, started.Options.Provider), first(f.replay, started.Options.Replay)
-	if err := a.agentsReady(plan, started.Options); err != nil {
+	if err := a.agentsReady(plan, started.Options, ""); err != nil {
 		return err
 	}
 	// The first event's text is the one that the history before the point follows.

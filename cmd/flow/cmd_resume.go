@@ -117,7 +117,7 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	}
 	options := c.started.Options
 	options.Grace = f.grace
-	if err := a.agentsReady(plan, options); err != nil {
+	if err := a.agentsReady(plan, options, ""); err != nil {
 		return err
 	}
 	driver, err := a.choose(ctx, options, plan.Workflow)

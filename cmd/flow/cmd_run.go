@@ -24,6 +24,7 @@ type runFlags struct {
 	pairs                   []string
 	options                 engine.Options
 	dryRun                  bool
+	record                  string
 }
 
 func cmdRun(a *app) *cobra.Command {
@@ -43,6 +44,7 @@ func cmdRun(a *app) *cobra.Command {
 	fl.StringVar(&f.options.Driver, "driver", "", "auto, local or host; overrides the file")
 	fl.StringVar(&f.options.Provider, "provider", "", "who holds the agents' conversations; overrides the file")
 	fl.StringVar(&f.options.Replay, "replay", "", "folder of cassettes that every agent step is played from")
+	fl.StringVar(&f.record, "record", "", "folder that every agent step's conversation is recorded into, as a cassette")
 	fl.StringVar(&f.options.Until, "until", "", "run this step and what it needs, then stop")
 	fl.StringVar(&f.options.Apply, "apply", "", "never, on_success or always; overrides the file")
 	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
@@ -63,6 +65,9 @@ func (f *runFlags) check(plan *workflow.Plan) error {
 		if w.got != "" && !contains(w.words, w.got) {
 			return &usageError{msg: fmt.Sprintf("%s takes one of %v, got %q", w.flag, w.words, w.got)}
 		}
+	}
+	if f.record != "" && f.options.Replay != "" {
+		return &usageError{msg: "--record and --replay do not go together: what is played is recorded already"}
 	}
 	if _, ok := plan.ByID[f.options.Until]; f.options.Until != "" && !ok {
 		return &usageError{msg: fmt.Sprintf("--until: there is no step %q", f.options.Until)}
@@ -99,7 +104,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	if f.dryRun {
 		return a.printPlan(plan)
 	}
-	if err := a.agentsReady(plan, f.options); err != nil {
+	if err := a.agentsReady(plan, f.options, f.record); err != nil {
 		return err
 	}
 	secrets, set, err := a.loadSecrets(w, f.envFile, filepath.Dir(path))
@@ -129,7 +134,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 		return err
 	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, options: f.options, project: root,
-		secrets: secrets, redact: set, output: f.output}
+		secrets: secrets, redact: set, output: f.output, record: f.record}
 	return s.drive(ctx)
 }
 

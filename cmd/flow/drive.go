@@ -32,6 +32,7 @@ type session struct {
 	secrets map[string]string
 	redact  *redact.Set
 	output  string
+	record  string // folder of recorded conversations, "" for none
 	// restore and base are the checkpoints of a resumed run, spent what its agents
 	// spent in earlier attempts.
 	restore, base string
@@ -60,7 +61,7 @@ func (s *session) drive(ctx context.Context) error {
 	}
 	host := steps.NewHost(steps.Config{
 		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
-		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent,
+		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent, Record: s.record,
 		Restore: s.restore, Base: s.base, Cache: results, Mounts: s.a.mounts(s.plan, s.options, s.driver.caps.Tier),
 		Reach: s.a.reach, Roots: s.a.roots,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
