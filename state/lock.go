@@ -133,10 +133,21 @@ func (s *Store) Holder(run string) (h Holder, ok bool, err error) {
 	return decodeHolder(b), true, wrap("read the lock of run "+run, err)
 }
 
+// orphanTime is how long the lock of a process that is gone may still be held: by a
+// child that was about to execute a program when its parent was killed, which lets
+// go of it then.
+const orphanTime = 2 * time.Second
+
+// gone: the holder was a process of this machine and is none any more.
+func (h Holder) gone() bool {
+	host, err := os.Hostname()
+	return err == nil && h.PID > 0 && h.Host == host && errors.Is(unix.Kill(h.PID, 0), unix.ESRCH)
+}
+
 // lock takes the run's lock or says who has it.
 func (s *Store) lock(run string) (*os.File, error) {
 	path := s.lockPath(run)
-	for {
+	for late := time.Now().Add(orphanTime); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, wrap("lock run "+run, err)
@@ -148,7 +159,12 @@ func (s *Store) lock(run string) (*os.File, error) {
 				b = nil // who it is is for people only; that it is busy is sure
 			}
 			f.Close()
-			return nil, &BusyError{Run: run, Holder: decodeHolder(b)}
+			h := decodeHolder(b)
+			if h.gone() && time.Now().Before(late) {
+				time.Sleep(orphanTime / 100)
+				continue
+			}
+			return nil, &BusyError{Run: run, Holder: h}
 		}
 		if err != nil {
 			f.Close()
