@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
@@ -76,10 +77,17 @@ func place(err error, source string) error {
 
 var tokenForm = lazily(`^unexpected token \w+\("(.*)"\)`)
 
-func parseExpr(source string) (*parser.Tree, error) {
+// untyped is the configuration of parseExpr, which works on copies of it.
+var untyped = sync.OnceValue(func() *conf.Config {
 	c := conf.CreateNew()
 	c.MaxNodes = maxNodes
-	return parser.ParseWithConfig(source, c)
+	return c
+})
+
+// parseExpr parses without types, for the checks that look at the tree.
+func parseExpr(source string) (*parser.Tree, error) {
+	c := *untyped()
+	return parser.ParseWithConfig(source, &c)
 }
 
 // compile checks an expression against its scope. The error is an *exprError

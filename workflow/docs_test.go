@@ -37,6 +37,7 @@ var headings = map[string]string{
 	inAgent: "Keys of agent", inBudget: "Keys of budget",
 	inNetwork: "Keys of network", inHost: "Keys of an entry of allow", inInject: "Keys of inject",
 	inStepSecret: "Keys of a secret that a step is given",
+	inLint:       "Keys of lint", inLintOff: "Keys of a row of lint.off",
 }
 
 func keyTables() string {

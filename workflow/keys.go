@@ -50,6 +50,7 @@ const (
 	typeObject    KeyType = "map"
 	typeNamed     KeyType = "map of maps"
 	typeSteps     KeyType = "list of steps"
+	typeMaps      KeyType = "list of maps"
 	typeSecrets   KeyType = "list of names or maps"
 	typeRun       KeyType = "script or list"
 	typeAgent     KeyType = "prompt or map"
@@ -85,6 +86,8 @@ const (
 	inStep      = "step"
 	inRetry     = "retry"
 	inCache     = "cache"
+	inLint      = "lint"
+	inLintOff   = "lint.off"
 	inAgent     = "agent"
 	inBudget    = "budget"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
@@ -117,6 +120,12 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What all agents of the run may spend together, over all its resumes.", Example: "{cost_usd: 5}"},
 		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
+
+		{In: inWorkflow, Name: "lint", Type: typeObject, Of: inLint, Doc: "Switches static checks off, each with a reason; see docs/rules.md.", Example: "{off: [{rule: unused-input, why: called by an older script}]}"},
+
+		{In: inLint, Name: "off", Type: typeMaps, Of: inLintOff, Doc: "The rules that are off for this file.", Example: "[{rule: unused-input, why: called by an older script}]"},
+		{In: inLintOff, Name: "rule", Type: typeEnum, Enum: offNames(), Required: true, Doc: "The rule's name.", Example: "unused-input"},
+		{In: inLintOff, Name: "why", Type: typeText, Required: true, Doc: "The reason, for the next reader.", Example: "called by an older script"},
 
 		{In: inInput, Name: "type", Type: typeEnum, Enum: []string{"string", "number", "integer", "boolean", "array", "object"}, Default: "string", Doc: "The type of the value.", Example: "integer"},
 		{In: inInput, Name: "description", Type: typeText, Doc: "What the input means, for people.", Example: "How thorough"},
@@ -170,6 +179,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Doc: "What this step can reach; default: `network` of the sandbox.", Example: "{allow: [registry.example.com]}"},
 		{In: inStep, Name: "timeout", Type: typeDuration, Doc: "Time limit of each attempt; its whole process tree ends.", Example: "10m"},
 		{In: inStep, Name: "retry", Type: typeObject, Of: inRetry, Doc: "How a failed attempt is repeated.", Example: "{max_attempts: 3}"},
+		{In: inStep, Name: "allow_dangerous", Type: typeText, Doc: "Why a destructive command in `run` is meant; without it such a command is an error.", Example: "the disk is a scratch image"},
 		{In: inStep, Name: "continue_on_error", Type: typeBool, Default: "false", Doc: "The run goes on when the step fails; its status stays `failed`.", Example: "true"},
 		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
 
@@ -216,11 +226,11 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify", "lint"}},
+		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "allow_dangerous", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

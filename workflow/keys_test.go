@@ -54,6 +54,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.step(n, 0)
 		case inBudget:
 			p.budget(n)
+		case inLint:
+			p.lint(n)
+		case inLintOff:
+			p.lintRow(n)
 		case inRetry:
 			p.retry(n)
 		case inCache:

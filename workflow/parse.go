@@ -101,8 +101,10 @@ type fileParser struct {
 	opts      ParseOptions
 	w         *Workflow
 	defaults  stepDefaults
-	ids       map[string]int // step id → index in order, finally after the steps
-	sortedIDs []string       // see idNames
+	rules     []Rule
+	off       map[string]*lintOff // rules that the file switches off
+	ids       map[string]int      // step id → index in order, finally after the steps
+	sortedIDs []string            // see idNames
 	needed    map[int][]string
 	graph     *graph
 	configs   map[scopeKind]*conf.Config
@@ -115,7 +117,7 @@ type fileParser struct {
 func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
 	return &fileParser{
 		reader: reader{bag: bag{file: name}, text: bytes.TrimPrefix(text, bom)}, opts: opts,
-		used: map[string]bool{}, needed: map[int][]string{}, warned: map[Pos]bool{},
+		rules: Rules(), used: map[string]bool{}, needed: map[int][]string{}, warned: map[Pos]bool{},
 		w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}},
 	}
 }
@@ -256,6 +258,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.w.Budget = p.budget(v)
 		case "steps":
 			steps = v
+		case "lint":
+			p.lint(v)
 		case "finally":
 			finally = v
 		default:
@@ -276,19 +280,9 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.readDefaults(defaults)
 	}
 	p.steps(steps, finally, root)
-	p.unused()
+	p.lintFile()
 	for _, s := range append(append([]*Step{}, p.w.Steps...), p.w.Finally...) {
 		s.Hash = hashStep(p.w, s)
-	}
-}
-
-// unused inputs are warnings: a typing mistake in an expression shows as one.
-func (p *fileParser) unused() {
-	for _, in := range p.w.Inputs {
-		if !p.used[in.Name] {
-			d := p.add("unused-input", in.Pos, len(in.Name), "input %s is never used", in.Name)
-			d.Severity = SeverityWarning
-		}
 	}
 }
 
@@ -355,15 +349,24 @@ func (p *fileParser) secrets(n *yaml.Node) {
 	p.list(n, "secrets", func(x *yaml.Node) {
 		s := Secret{Pos: pos(x)}
 		s.Pos.File = p.file
+		// No message shows a text from here: it may be the secret itself.
+		text := func(n *yaml.Node) string {
+			if real(n).Kind != yaml.ScalarNode || real(n).Tag != "!!str" {
+				return ""
+			}
+			return real(n).Value
+		}
 		if real(x).Kind == yaml.ScalarNode {
-			s.Name = real(x).Value
+			s.Name = text(x)
 		} else {
 			p.mapping(x, ctxSecret, func(k, v *yaml.Node) bool {
 				switch k.Value {
 				case "name":
-					s.Name, _ = p.str(v, "name")
+					s.Name = text(v)
 				case "env":
-					s.Env, _ = p.str(v, "env")
+					if s.Env = text(v); !envName().MatchString(s.Env) {
+						p.add("name", pos(v), 1, "env is the name of a variable: letters, digits and underscores")
+					}
 				case "file":
 					s.File, _ = p.str(v, "file")
 				case "inject":
@@ -376,7 +379,6 @@ func (p *fileParser) secrets(n *yaml.Node) {
 		}
 		switch {
 		case !envName().MatchString(s.Name):
-			// The text is not shown: it may be the secret itself.
 			d := p.add("name", s.Pos, 1, "a secret is declared by the name of a variable: letters, digits and underscores")
 			d.Hint = "its value comes from the environment, --env-file or a file, never from here"
 			return

@@ -29,7 +29,7 @@ func (p *fileParser) access(k, n *yaml.Node) Access {
 	}
 	a := Access{ReadOnly: true}
 	p.list(n, "access", func(x *yaml.Node) {
-		name, ok := p.str(x, "access")
+		name, ok := p.name(x, "access")
 		switch {
 		case !ok:
 		case strings.Contains(name, "${{"):

@@ -27,9 +27,7 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 		a.AllowedTools = profiles[a.Profile]
 	}
 	if a.AllowedTools == nil {
-		d := p.at("agent-tools", n, "the agent step has no allowed_tools; it gets those of profile default: %s", strings.Join(profiles["default"], ", "))
-		d.Severity = SeverityWarning
-		a.AllowedTools = profiles["default"]
+		a.AllowedTools, a.toolsByDefault = profiles["default"], true
 	}
 	switch {
 	case valueOf(n, "prompt") != nil && valueOf(n, "prompt_file") != nil:
@@ -144,9 +142,3 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 	text := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: string(b), Line: n.Line, Column: n.Column}
 	a.Prompt = p.template(text, "prompt_file", sc, nil)
 }
-
-// credentials are the shapes of well-known keys. A table of prefixes and their
-// least lengths, not a guess by entropy.
-var credentials = lazily(`(sk-ant-[A-Za-z0-9_-]{16,}|ghp_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|AKIA[0-9A-Z]{16}|xox[bp]-[A-Za-z0-9-]{20,}|glpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)`)
-
-func credential(s string) bool { return credentials().MatchString(s) }

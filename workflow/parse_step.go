@@ -82,14 +82,19 @@ func (p *fileParser) steps(steps, finally, root *yaml.Node) {
 			real(n).Content = nil
 		}
 	}
+	agents := false
 	for i, n := range nodes {
 		nodes[i] = nil
 		s := p.step(n, i)
+		agents = agents || s.Agent != nil
 		if i < first {
 			p.w.Steps = append(p.w.Steps, s)
 		} else {
 			p.w.Finally = append(p.w.Finally, s)
 		}
+	}
+	if p.defaults.agent != nil && !agents { // else each agent step has read them
+		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.scope(0, scopeKind{files: true}))
 	}
 }
 
@@ -109,7 +114,7 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 			continue
 		}
 		v := real(n.Content[j+1])
-		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+		if v.Kind != yaml.ScalarNode || v.Tag != "!!str" {
 			return // step reports it
 		}
 		if !idName().MatchString(v.Value) {
@@ -145,7 +150,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	ok := p.mapping(n, ctxStep, func(k, v *yaml.Node) bool {
 		switch k.Value {
 		case "id":
-			s.ID, _ = p.str(v, "id")
+			s.ID, _ = p.name(v, "id")
 		case "name":
 			s.Name, _ = p.str(v, "name")
 		case "run":
@@ -176,6 +181,11 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			s.Timeout = p.duration(v, "timeout")
 		case "retry":
 			s.Retry = *p.retry(v)
+		case "allow_dangerous":
+			s.AllowDangerous, _ = p.str(v, "allow_dangerous")
+			if strings.TrimSpace(s.AllowDangerous) == "" {
+				p.at("reason", v, "allow_dangerous takes the reason why")
+			}
 		case "continue_on_error":
 			s.ContinueOnError = p.boolean(v, "continue_on_error")
 		case "outputs":
@@ -216,6 +226,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		p.injectable(s, x.secrets)
 	}
 	p.readable(s)
+	p.lintStep(&stepLint{s: s, n: n, nodes: x})
 	return s
 }
 
@@ -232,10 +243,6 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 		s.Agent = p.agent(agent, sc)
 		if x.access != nil {
 			p.at("access", x.access, "access is for run steps; what an agent may change follows from its allowed_tools")
-		}
-		if s.Timeout == 0 {
-			d := p.at("agent-timeout", n, "agent step %s has no timeout", s.ID)
-			d.Severity = SeverityWarning
 		}
 	case !hasKey(n, "workflow", "approve", "steps"):
 		d := p.add("kind", pos(n), 1, "the step does nothing: it has no kind key")
@@ -305,7 +312,7 @@ func (p *fileParser) needs(step *yaml.Node, i int) {
 	}
 	var on []int
 	p.list(n, "needs", func(x *yaml.Node) {
-		id, ok := p.str(x, "needs")
+		id, ok := p.name(x, "needs")
 		if !ok {
 			return
 		}
@@ -435,12 +442,6 @@ func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 		}
 		if reservedName().MatchString(k.Value) {
 			p.at("name", k, "variables that start with FLOW_ are set by flow")
-			return
-		}
-		if credential(real(v).Value) {
-			// The value is not echoed: Render shows the line, so the place is the key's and the line is masked there.
-			d := p.at("credential", k, "the value of %s looks like a credential", k.Value)
-			d.Hint = "declare it under `secrets` and give its value in the environment or --env-file"
 			return
 		}
 		if t := p.template(v, k.Value, sc, nil); t != nil {

@@ -45,7 +45,13 @@ func real(n *yaml.Node) *yaml.Node {
 }
 
 func (r *reader) at(rule string, n *yaml.Node, format string, args ...any) *Diagnostic {
-	where, width := pos(n), 1
+	where, width := r.span(n)
+	return r.add(rule, where, width, format, args...)
+}
+
+// span is the place of a node's value, and how much of it to underline.
+func (r *reader) span(n *yaml.Node) (where Pos, width int) {
+	where, width = pos(n), 1
 	if n.Kind == yaml.AliasNode {
 		width = len(n.Value) + 1
 	}
@@ -58,7 +64,7 @@ func (r *reader) at(rule string, n *yaml.Node, format string, args ...any) *Diag
 			width += 2
 		}
 	}
-	return r.add(rule, where, width, format, args...)
+	return where, width
 }
 
 // kindWords names what a node is, for people.
@@ -189,6 +195,18 @@ func (r *reader) str(n *yaml.Node, what string) (string, bool) {
 	return n.Value, true
 }
 
+// name reads what names or grants something: text that YAML reads as text. A
+// bare true or 1 there is more often a slip than a name.
+func (r *reader) name(n *yaml.Node, what string) (string, bool) {
+	s, ok := r.str(n, what)
+	if ok && real(n).Tag != "!!str" {
+		d := r.at("type", real(n), "%s is %s; expected a string", what, strings.TrimPrefix(real(n).Tag, "!!"))
+		d.Hint = fmt.Sprintf("in quotes it is one: %q", s)
+		return "", false
+	}
+	return s, ok
+}
+
 // word reads one of a key's words.
 func (r *reader) word(c Context, k, n *yaml.Node) string {
 	s, ok := r.str(n, k.Value)
@@ -286,7 +304,7 @@ func (r *reader) list(n *yaml.Node, what string, f func(*yaml.Node)) {
 func (r *reader) grants(n *yaml.Node, what string) []string {
 	out := []string{}
 	r.list(n, what, func(x *yaml.Node) {
-		s, ok := r.str(x, what)
+		s, ok := r.name(x, what)
 		if !ok {
 			return
 		}

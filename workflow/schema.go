@@ -276,6 +276,8 @@ func shape(k Key) object {
 			o = append(o, member{"minItems", 1})
 		}
 		return o
+	case typeMaps:
+		return listOf(ref(k.Of))
 	case typeSecrets:
 		return listOf(anyOf(pattern(namePattern), ref(k.Of)))
 	case typeStepSecrets:
@@ -294,7 +296,7 @@ func shape(k Key) object {
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))
 	case typeAgent:
-		return anyOf(object{{"type", "string"}}, ref(k.Of))
+		return anyOf(append(scalar(), member{"minLength", 1}), ref(k.Of))
 	}
 	// TestSchema fails for a type that is missing above.
 	return object{{"$comment", "no shape for " + string(k.Type)}}

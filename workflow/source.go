@@ -70,12 +70,17 @@ func (c *cursor) pos() Pos {
 	return Pos{Line: c.line + 1, Col: utf8.RuneCountInString(line[:min(c.col, len(line))]) + 1}
 }
 
-// start is where a node's value begins, behind its anchor and tag.
-func (r *reader) start(n *yaml.Node) *cursor {
+// sourceLines are the lines of the text, cut when they are first asked for.
+func (r *reader) sourceLines() []string {
 	if r.lines == nil {
 		r.lines = sourceLines(string(r.text))
 	}
-	c := &cursor{lines: r.lines, line: n.Line - 1}
+	return r.lines
+}
+
+// start is where a node's value begins, behind its anchor and tag.
+func (r *reader) start(n *yaml.Node) *cursor {
+	c := &cursor{lines: r.sourceLines(), line: n.Line - 1}
 	if c.line < 0 || c.line >= len(c.lines) {
 		return c
 	}

@@ -116,6 +116,8 @@ type Step struct {
 	Cache           *Cache // nil: it always runs
 	// OnConflict is fail ("" too), ours or theirs.
 	OnConflict string
+	// AllowDangerous is the reason why a destructive command may stand in the script.
+	AllowDangerous string
 
 	Run   *RunStep
 	Agent *AgentStep
@@ -168,7 +170,8 @@ type AgentStep struct {
 	OnDenied           string // tell (default), fail
 	// Budget of the step over all its attempts. It is no part of the step's hash: a
 	// raised budget lets a conversation go on.
-	Budget Budget
+	Budget         Budget
+	toolsByDefault bool // none were named
 	// Cassette is the folder that provider replay plays, relative to the file.
 	Cassette string
 	Pos      Pos
@@ -185,4 +188,9 @@ type Pos struct {
 	File string `json:"file,omitempty"`
 	Line int    `json:"line"`
 	Col  int    `json:"col"`
+}
+
+// Statuses are the words that `steps.ID.status` can have.
+func Statuses() []string {
+	return []string{"succeeded", "failed", "timed_out", "skipped", "not_run", "cancelled", "conflict"}
 }

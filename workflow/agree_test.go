@@ -1,0 +1,283 @@
+package workflow
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// generator makes workflow files from the table of keys: valid ones, and with
+// mutate ones with a mistake of form.
+type generator struct {
+	rng   *rand.Rand
+	step  int
+	last  []string // ids of the list so far
+	input string   // type of the input that is made
+}
+
+func (g *generator) pick(words ...string) string { return words[g.rng.IntN(len(words))] }
+
+func (g *generator) some(n int, item func(i int) any) []any {
+	list := []any{}
+	for i := range 1 + g.rng.IntN(n) {
+		list = append(list, item(i))
+	}
+	return list
+}
+
+// of makes a map with the required keys of the table and some of the others.
+func (g *generator) of(in string) object {
+	o := object{}
+	kind := ""
+	if in == inStep {
+		g.step++
+		kind = g.pick("run", "run", "agent")
+	}
+	if in == inInput {
+		g.input = g.pick(keyOf(inInput, "type").Enum...)
+		o = append(o, member{"type", g.input})
+	}
+	for _, k := range keysets()[in].rows {
+		switch {
+		case !k.Supported, !k.Required && !k.Kind && g.rng.IntN(4) != 0, in == inInput && k.Name == "type",
+			k.Kind && k.Name != kind, // one kind
+			in == inWorkflow && k.Name == "lint",
+			in == inInput && slices.Contains([]string{"required", "enum", "pattern"}, k.Name),
+			in == inSecret && slices.Contains([]string{"file", "inject"}, k.Name),
+			in == inAgent && k.Name == "prompt_file",
+			k.Name == "access" && kind != "run":
+			continue
+		}
+		if v := g.value(in, k); v != nil {
+			o = append(o, member{k.Name, v})
+		}
+	}
+	switch in {
+	case inAgent:
+		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "prompt" || m.name == "provider" || m.name == "cassette" })
+		o = append(o, member{"prompt", "do it"})
+	case inAgentDefaults:
+		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "provider" })
+	}
+	return o
+}
+
+// value makes a good value of a key; nil for a key that this test cannot make.
+func (g *generator) value(in string, k Key) any {
+	switch k.Type {
+	case typeText, typeTemplate:
+		return g.pick("text", "a b", "ü", "x: y")
+	case typePath:
+		return g.pick("a", "b/c")
+	case typeID:
+		id := fmt.Sprintf("step_%d", g.step)
+		g.last = append(g.last, id)
+		return id
+	case typeName:
+		return g.pick("NAME", "A_1")
+	case typeBool:
+		return g.rng.IntN(2) == 0
+	case typeInt:
+		return max(k.Min, 1) + g.rng.IntN(3)
+	case typeNumber:
+		return 1.5
+	case typeDuration:
+		return g.pick("90s", "5m", "1h30m", "500ms", "1.5s")
+	case typeEnum:
+		return g.pick(k.Enum...)
+	case typeEnums:
+		return g.some(2, func(int) any { return g.pick(k.Enum...) })
+	case typeExpr:
+		return g.pick("success()", "always()", "run.attempt > 1")
+	case typeAny:
+		return map[string]any{"string": "x", "number": 1.5, "integer": 2, "boolean": true, "array": []any{1}, "object": object{{"a", 1}}}[g.input]
+	case typeStrings:
+		return g.some(2, func(int) any { return g.pick("a/", "*.o") })
+	case typeIDs:
+		if len(g.last) < 2 {
+			return []any{}
+		}
+		return []any{g.last[0]}
+	case typeTools:
+		return g.some(2, func(int) any { return g.pick("Read", "Bash(go test:*)", "Grep") })
+	case typeEnv, typeOutputs:
+		return object{{g.pick("A", "b_2"), g.pick("x", "${{ run.id }}")}}
+	case typeObject:
+		return g.of(k.Of)
+	case typeNamed:
+		return object{{"in_1", g.of(k.Of)}}
+	case typeSteps:
+		g.last = nil
+		return g.some(3, func(int) any { return g.of(k.Of) })
+	case typeSecrets:
+		return []any{"S1", append(object{{"name", "S2"}}, slices.DeleteFunc(g.of(k.Of), func(m member) bool { return m.name == "name" })...)}
+	case typeRun:
+		if g.rng.IntN(3) == 0 {
+			return []any{"make", "x"}
+		}
+		return "make x"
+	case typeAgent:
+		if g.rng.IntN(3) == 0 {
+			return "do it"
+		}
+		return g.of(k.Of)
+	case typeAccess:
+		if g.rng.IntN(2) == 0 {
+			return "read"
+		}
+		return []any{"out/"}
+	}
+	return nil
+}
+
+// spots collects what can be changed: each value of a map or list.
+func spots(v any, set func(any), out *[]func(any)) {
+	*out = append(*out, set)
+	switch x := v.(type) {
+	case object:
+		for i := range x {
+			spots(x[i].value, func(v any) { x[i].value = v }, out)
+		}
+	case []any:
+		for i := range x {
+			spots(x[i], func(v any) { x[i] = v }, out)
+		}
+	}
+}
+
+// objects collects the maps of a document with the setters of their places.
+func objects(v any, set func(any), out *[]func(func(object) object)) {
+	switch x := v.(type) {
+	case object:
+		*out = append(*out, func(f func(object) object) { set(f(x)) })
+		for i := range x {
+			objects(x[i].value, func(v any) { x[i].value = v }, out)
+		}
+	case []any:
+		for i := range x {
+			objects(x[i], func(v any) { x[i] = v }, out)
+		}
+	}
+}
+
+// mutate makes one mistake of form, which need not be one.
+func (g *generator) mutate(doc any) any {
+	root := doc
+	set := func(v any) { root = v }
+	if g.rng.IntN(2) == 0 {
+		var list []func(any)
+		spots(doc, set, &list)
+		values := []any{nil, true, 7, -1, 1.5, "", "word", "a-b", "5 m", "Read", []any{}, []any{"x"}, []any{1, nil}, object{}, object{{"x", 1}}}
+		list[g.rng.IntN(len(list))](values[g.rng.IntN(len(values))])
+		return root
+	}
+	var list []func(func(object) object)
+	objects(doc, set, &list)
+	list[g.rng.IntN(len(list))](func(o object) object {
+		at := 0
+		if len(o) > 0 {
+			at = g.rng.IntN(len(o))
+		}
+		o = slices.Clone(o)
+		switch g.rng.IntN(3) {
+		case 0:
+			return append(o, member{g.pick("extra", "timeuot", "id", "run", "agent", "name", "prompt", "default"), g.pick("x", "5m")})
+		case 1:
+			if len(o) > 0 {
+				return slices.Delete(o, at, at+1)
+			}
+		case 2:
+			if len(o) > 0 {
+				o[at].name += "x"
+			}
+		}
+		return o
+	})
+	return root
+}
+
+// formRules are what a schema can express; what the parser says of them the
+// schema must say too.
+var formRules = []string{"unknown-key", "type", "enum", "range", "duration", "id", "name", "kind", "exclusive", "tool", "required"}
+
+// TestSchemaAndParserAgree: whatever the schema refuses the parser refuses, and
+// whatever the parser refuses for its form the schema refuses.
+func TestSchemaAndParserAgree(t *testing.T) {
+	t.Parallel()
+	rounds := 1500
+	if os.Getenv("FLOW_LONG") != "" {
+		rounds = 100000
+	}
+	schema := validator(t)
+	g := &generator{rng: rand.New(rand.NewPCG(7, 11))}
+	good, bad := 0, 0
+	for round := range rounds {
+		g.step = 0
+		var doc any = g.of(inWorkflow)
+		mutated := round%3 != 0
+		if mutated {
+			doc = g.mutate(doc)
+		}
+		text, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if duplicates(doc) {
+			continue // JSON Schema cannot see them
+		}
+		_, perr := Parse("g.yaml", text, ParseOptions{ReadFile: func(string) ([]byte, error) { return []byte("x"), nil }})
+		serr := bySchema(t, schema, text)
+		var diags *Diagnostics
+		form := ""
+		if errors.As(perr, &diags) {
+			for _, d := range diags.List {
+				// A cassette may come from the defaults, a default has its input's type, a
+				// step's name is a name: no schema says so.
+				if d.Severity == SeverityError && slices.Contains(formRules, d.Rule) && !strings.Contains(d.Message, "needs a cassette") &&
+					!strings.Contains(d.Message, "the default of input") && !strings.Contains(d.Message, "needs is a") {
+					form = d.Error()
+				}
+			}
+		}
+		switch {
+		case !mutated && perr != nil:
+			t.Fatalf("the parser refuses a generated file:\n%s\n%v", text, perr)
+		case !mutated && serr != nil:
+			t.Fatalf("the schema refuses a generated file:\n%s\n%v", text, serr)
+		case serr != nil && perr == nil:
+			t.Fatalf("only the schema refuses:\n%s\n%v", text, serr)
+		case serr == nil && form != "":
+			t.Fatalf("only the parser refuses:\n%s\n%s", text, form)
+		}
+		if perr == nil {
+			good++
+		} else {
+			bad++
+		}
+	}
+	t.Logf("%d accepted, %d refused by both", good, bad)
+	if good < rounds/4 || bad < rounds/4 {
+		t.Errorf("the generator is one-sided: %d good, %d bad", good, bad)
+	}
+}
+
+func duplicates(v any) bool {
+	switch x := v.(type) {
+	case object:
+		seen := map[string]bool{}
+		for _, m := range x {
+			if seen[m.name] || duplicates(m.value) {
+				return true
+			}
+			seen[m.name] = true
+		}
+	case []any:
+		return slices.ContainsFunc(x, duplicates)
+	}
+	return false
+}
