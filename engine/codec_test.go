@@ -28,6 +28,7 @@ func allBodies() []Body {
 			Leftover: 1, MaxRSS: 2, Agent: &AgentUsage{Provider: "p", CostUSD: 0.5, Denials: []Denial{{Tool: "Bash"}}}}},
 		TurnCompleted{Step: "a", Attempt: 1, TurnAt: TurnAt{Conversation: 1, Turn: 3, Checkpoint: "c", Data: "d"},
 			InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, CostUSD: 0.5},
+		Egress{Step: "a", Attempt: 1, Host: "example.com", Port: 443, Verdict: "refused", Reason: "r", Count: 2, Sent: 3, Received: 4},
 		RetryScheduled{Step: "a", Attempt: 2, At: epoch, Reason: "r"},
 		CancelRequested{Cause: "sigint"},
 		RunFinished{Status: RunFailed, Class: ClassDenied, Cause: "c"},
