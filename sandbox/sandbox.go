@@ -39,6 +39,10 @@ import (
 const (
 	HomeDir      = "/home/user"
 	WorkspaceDir = "/home/user/workspace"
+	// TrustFile holds the certificates of Spec.Trust alone, TrustBundle them and the
+	// system's. They exist where Spec.Trust is given.
+	TrustFile   = "/etc/flow/ca.crt"
+	TrustBundle = "/etc/flow/ca-bundle.crt"
 )
 
 // Tier is how strong an isolation really is on this machine.
@@ -129,6 +133,9 @@ type Spec struct {
 	// Mounts show files and folders of the host, read-only. Driver host has no root of
 	// its own and refuses them.
 	Mounts []Mount
+	// Trust are certificates (PEM, at most 16 KiB) of authorities that commands trust
+	// beside the system's: inside only. Driver host refuses them.
+	Trust []byte
 }
 
 // Mount shows a file or folder of the host inside.

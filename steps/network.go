@@ -90,7 +90,11 @@ func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	if err != nil {
 		return fail(err)
 	}
-	on = &reaching{Sandbox: sb, env: client.Env(door), placeholders: client.Placeholders()}
+	env := client.Env(door)
+	if len(client.Placeholders()) > 0 {
+		env = append(env, egress.TrustEnv(sandbox.TrustFile, sandbox.TrustBundle)...)
+	}
+	on = &reaching{Sandbox: sb, env: env, placeholders: client.Placeholders()}
 	return on, func() { d.last(client.Close()) }, nil
 }
 
@@ -150,6 +154,21 @@ func (h *Host) makeProxy() (err error) {
 	}
 	h.proxy, err = egress.New(egress.Options{Reach: h.cfg.Reach, Roots: h.cfg.Roots, Intercept: intercept})
 	return err
+}
+
+// trust is the authority that the run's sandboxes trust, nil where no secret is
+// injected. Callers hold mu.
+func (h *Host) trust() ([]byte, error) {
+	for _, s := range allSteps(h.cfg.Workflow) {
+		if len(h.credentials(s)) == 0 {
+			continue
+		}
+		if err := h.makeProxy(); err != nil {
+			return nil, err
+		}
+		return h.proxy.CertPEM(), nil
+	}
+	return nil, nil
 }
 
 func (h *Host) closeProxy() {

@@ -35,7 +35,6 @@ var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
 	checkCache,
 	checkAllowLists,
 	checkMixedNetworks,
-	checkInject,
 }
 
 func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
@@ -91,16 +90,6 @@ func checkMixedNetworks(w *workflow.Workflow, caps sandbox.Capabilities) error {
 	for _, s := range allSteps(w) {
 		if s.Network.Mode != workflow.NetworkFull {
 			return fmt.Errorf("step %s has network full and step %s none, and driver %s (tier %s) cannot hold both to it here", full.ID, s.ID, caps.Driver, caps.Tier)
-		}
-	}
-	return nil
-}
-
-// checkInject: until sandboxes trust the run's certificate authority.
-func checkInject(w *workflow.Workflow, _ sandbox.Capabilities) error {
-	for _, s := range w.Secrets {
-		if s.Inject != nil {
-			return fmt.Errorf("secret %s has inject, which is not supported yet", s.Name)
 		}
 	}
 	return nil

@@ -86,7 +86,11 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
 	defer cancel()
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: h.network(), Mounts: h.cfg.Mounts})
+	trust, err := h.trust()
+	if err != nil {
+		return nil, err
+	}
+	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: h.network(), Trust: trust, Mounts: h.cfg.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err

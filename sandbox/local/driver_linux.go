@@ -49,6 +49,9 @@ const (
 	maxHostname = 64
 )
 
+// maxTrust bounds Spec.Trust: it goes in the one message of the configuration.
+const maxTrust = 16 << 10
+
 // maxID is the longest Spec.ID, in bytes.
 const maxID = 128
 
@@ -218,6 +221,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 	}
 	if len(spec.Hostname) > maxHostname || strings.ContainsFunc(spec.Hostname, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid(fmt.Errorf("host name %q is not of up to %d printable ASCII characters", spec.Hostname, maxHostname), "")
+	}
+	if len(spec.Trust) > maxTrust {
+		return invalid(fmt.Errorf("the certificates to trust have %d bytes, more than %d", len(spec.Trust), maxTrust), "")
 	}
 	if err := checkMounts(spec.Mounts); err != nil {
 		return invalid(err, "")

@@ -154,6 +154,9 @@ func makeEtc(c *config) error {
 			return err
 		}
 	}
+	if err := addTrust(c.Trust); err != nil {
+		return err
+	}
 	return step(unix.Symlink("/proc/mounts", etc+"mtab"), "link /etc/mtab")
 }
 

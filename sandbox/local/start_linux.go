@@ -170,7 +170,7 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	if s.flat() {
 		return s.configureFlat(spec)
 	}
-	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts}
+	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts, Trust: spec.Trust}
 	if c.Network {
 		// A copy: the file is often a link to somewhere that is not visible inside.
 		if c.Resolv, err = readLimited("/etc/resolv.conf", maxInline); err != nil {
@@ -204,6 +204,9 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 
 // configureFlat is configure in the tier landlock, where commands see the host's paths.
 func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
+	if len(spec.Trust) > 0 {
+		return step(errNoMounts, "trust certificates")
+	}
 	for _, m := range spec.Mounts {
 		return step(fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts), "show a path of the host")
 	}

@@ -38,6 +38,7 @@ type config struct {
 	// Mounts by their place inside. Host is empty as root: descriptors come after
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`
+	Trust  []byte          `json:"trust,omitempty"`
 }
 
 // failure is why stage 1 gave up.
