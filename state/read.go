@@ -37,6 +37,8 @@ type RunInfo struct {
 	Checkpoint string
 	// Steps counts those that an event spoke of, by status.
 	Steps map[engine.StepStatus]int
+	// Planned is how many steps the definition has, begun or not.
+	Planned int
 	// ForkedFrom is the run that it began as a copy of, "" for none, ForkPoint where
 	// in words. That run may have been removed since.
 	ForkedFrom, ForkPoint string
@@ -53,12 +55,12 @@ type Filter struct {
 	Limit    int                // newest first; 0 for all
 }
 
-const selectRun = "SELECT key, id, workflow, path, flow_version, status, class, cause, created_at, updated_at, coalesce(finished_at, 0), attempt, last_seq, coalesce(checkpoint, ''), forked_from, pinned FROM runs "
+const selectRun = "SELECT key, id, workflow, path, flow_version, status, class, cause, created_at, updated_at, coalesce(finished_at, 0), attempt, last_seq, coalesce(checkpoint, ''), forked_from, pinned, (SELECT count(*) FROM json_each(kinds)) FROM runs "
 
 func scanRun(rows *sql.Rows) (key int64, r RunInfo, err error) {
 	var created, updated, finished int64
 	var fork string
-	err = rows.Scan(&key, &r.ID, &r.Workflow, &r.Path, &r.FlowVersion, &r.Status, &r.Class, &r.Cause, &created, &updated, &finished, &r.Attempt, &r.LastSeq, &r.Checkpoint, &fork, &r.Pinned)
+	err = rows.Scan(&key, &r.ID, &r.Workflow, &r.Path, &r.FlowVersion, &r.Status, &r.Class, &r.Cause, &created, &updated, &finished, &r.Attempt, &r.LastSeq, &r.Checkpoint, &fork, &r.Pinned, &r.Planned)
 	r.ForkedFrom, r.ForkPoint, _ = strings.Cut(fork, "/")
 	r.Created, r.Updated, r.Finished = fromNano(created), fromNano(updated), fromNano(finished)
 	return key, r, err

@@ -55,7 +55,8 @@ func (a *app) root() *cobra.Command {
 	for _, c := range commands {
 		root.AddCommand(c(a))
 	}
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.CompletionOptions.DisableDefaultCmd = true // ours has examples and exit codes
+	a.completeWith(root)
 	return root
 }
 
@@ -67,6 +68,7 @@ var commands = []func(*app) *cobra.Command{
 	cmdDoctor,
 	cmdCache, cmdGC, cmdPin,
 	cmdSchema,
+	cmdCompletion,
 	cmdVersion,
 }
 

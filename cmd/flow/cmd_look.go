@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +66,7 @@ func runRow(i state.RunInfo) report.RunRow {
 			r.StepsDone += n
 		}
 	}
+	r.StepsTotal = max(r.StepsTotal, i.Planned) // those that nothing happened to yet count too
 	return r
 }
 
@@ -136,130 +134,4 @@ func (a *app) show(ctx context.Context, word string) error {
 		return report.WriteJSON(a.out, v)
 	}
 	return report.ShowRun(a.out, v, a.style())
-}
-
-func cmdLogs(a *app) *cobra.Command {
-	var follow, raw bool
-	c := &cobra.Command{
-		Use: "logs [RUN] [STEP]", Short: "Print the output of a run's steps",
-		Long:    "Prints the output of a run's steps, in the order in which they began; with STEP of\nits last attempt only." + exitHelp(0, 2, 3),
-		Example: "  flow logs\n  flow logs latest test --raw\n  flow logs latest -f", Args: atMost(2, "a run and a step"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			step := ""
-			if len(args) == 2 {
-				step = args[1]
-			}
-			return a.logs(cmd.Context(), first(append(args, "latest")...), step, follow, raw)
-		},
-	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run ends")
-	c.Flags().BoolVar(&raw, "raw", false, "stdout of the step as it is, without step names")
-	return c
-}
-
-func (a *app) logs(ctx context.Context, word, step string, follow, raw bool) error {
-	store, id, err := a.found(ctx, word)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	shown := map[string]int64{} // step/attempt → records printed
-	for {
-		info, err := store.Run(ctx, id)
-		if err != nil {
-			return err
-		}
-		records, err := store.Records(ctx, id)
-		if err != nil {
-			return err
-		}
-		picked := pick(records, step)
-		if step != "" && len(picked) == 0 && !follow {
-			return &usageError{msg: fmt.Sprintf("step %s of run %s did not run", step, id)}
-		}
-		for _, r := range picked {
-			if err := a.printLog(ctx, store, id, r, shown, raw); err != nil {
-				return err
-			}
-		}
-		if !follow || info.Status != engine.RunRunning {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// pick takes all attempts, or the last one of a step.
-func pick(records []state.Record, step string) []state.Record {
-	if step == "" {
-		return records
-	}
-	var out []state.Record
-	for _, r := range records {
-		if r.Step == step {
-			out = []state.Record{r}
-		}
-	}
-	return out
-}
-
-func (a *app) printLog(ctx context.Context, store *state.Store, id string, r state.Record, shown map[string]int64, raw bool) error {
-	rd, err := store.OpenLogReader(ctx, state.LogRef(id, r.Step, r.Attempt))
-	if errors.Is(err, state.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer rd.Close()
-	key := fmt.Sprintf("%s/%d", r.Step, r.Attempt)
-	for n := int64(0); ; n++ {
-		rec, err := rd.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if n < shown[key] {
-			continue
-		}
-		shown[key] = n + 1
-		if err := a.printRecord(r, rec, raw); err != nil {
-			return err
-		}
-	}
-}
-
-func (a *app) printRecord(r state.Record, rec state.LogRecord, raw bool) error {
-	if raw {
-		if rec.Stream == state.Stdout {
-			_, err := a.out.Write(rec.Data)
-			return err
-		}
-		return nil
-	}
-	stream := "stdout"
-	if rec.Stream == state.Stderr {
-		stream = "stderr"
-	}
-	for line := range strings.Lines(string(rec.Data)) {
-		l := report.LogLine{Step: r.Step, Attempt: r.Attempt, Stream: stream, At: rec.At, Text: strings.TrimRight(line, "\n")}
-		if a.json {
-			if err := report.WriteJSON(a.out, l); err != nil {
-				return err
-			}
-			continue
-		}
-		st := a.style()
-		st.Width = 0
-		if _, err := fmt.Fprintln(a.out, l.Format(st, true)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -360,3 +360,45 @@ func TestStopped(t *testing.T) {
 		}
 	})
 }
+
+// TestFollow: `flow logs -f` prints output while it comes, and ends with its run,
+// also when that is killed, without asking again and again.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "follow.yaml", `name: follow
+sandbox: {driver: host}
+defaults: {shell: sh, env: {GATE: "`+gate+`"}}
+steps:
+  - {id: first, run: "echo one; cat $GATE; printf half"}
+  - {id: second, run: "echo two; cat $GATE; sleep 50"}
+`)
+	run := start(t, dir, "run", "--output", "plain", "follow.yaml")
+	run.until("one")
+	logs := start(t, dir, "logs", "-f")
+	logs.until("one")
+	open := func() { // a reader is there: the step is at its gate
+		t.Helper()
+		if err := os.WriteFile(gate, []byte("through\n"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	logs.until("through")
+	logs.until("half")
+	logs.until("two")
+	open()
+	logs.until("through")
+	run.signal(syscall.SIGKILL)
+	run.end()
+	if code, out := logs.end(); code != 0 {
+		t.Errorf("flow logs -f: exit %d after the run was killed\n%s", code, out)
+	}
+	if out, _ := flow(t, dir, "runs", "--json"); !strings.Contains(out, `"steps_done": 1`) || !strings.Contains(out, `"steps_total": 2`) {
+		t.Errorf("flow runs counts wrongly:\n%s", out)
+	}
+}
