@@ -51,6 +51,36 @@ type FinishRun struct {
 	Cause  string
 }
 
+// ExpandScope asks for the items of a foreach; the answer is a ForeachExpanded.
+type ExpandScope struct{ Node int }
+
+// StartBatch lets the next batch of a foreach start.
+type StartBatch struct{ Node, N int }
+
+// StartRound opens round N of a repeat.
+type StartRound struct{ Node, N int }
+
+// EvaluateUntil asks for a repeat's `until` after round N; the answer is an
+// UntilEvaluated.
+type EvaluateUntil struct{ Node, N int }
+
+// CloseScope ends a scope whose nodes have all ended; it becomes a StepFinished.
+type CloseScope struct{ Node int }
+
+// RequestStop becomes a StopRequested. Node is -1 for the whole run.
+type RequestStop struct {
+	Node   int
+	Rest   bool
+	Status StepStatus
+	Reason string
+}
+
+func (a ExpandScope) about() int       { return a.Node }
+func (a StartBatch) about() int        { return a.Node }
+func (a StartRound) about() int        { return a.Node }
+func (a EvaluateUntil) about() int     { return a.Node }
+func (a CloseScope) about() int        { return a.Node }
+func (a RequestStop) about() int       { return a.Node }
 func (a EvaluateCondition) about() int { return a.Node }
 func (a StartStep) about() int         { return a.Node }
 func (a SkipStep) about() int          { return a.Node }

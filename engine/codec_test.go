@@ -30,6 +30,11 @@ func allBodies() []Body {
 			InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, CostUSD: 0.5},
 		Egress{Step: "a", Attempt: 1, Host: "example.com", Port: 443, Verdict: "refused", Reason: "r", Count: 2, Sent: 3, Received: 4},
 		RetryScheduled{Step: "a", Attempt: 2, At: epoch, Reason: "r"},
+		ForeachExpanded{Step: "a", Keys: []string{"x"}, Items: []any{map[string]any{"n": 1.0}}},
+		BatchStarted{Step: "a", N: 2},
+		IterationStarted{Step: "a", N: 3},
+		UntilEvaluated{Step: "a", N: 3, Value: true},
+		StopRequested{Step: "a", Rest: true, Status: StepCancelled, Reason: "r"},
 		CancelRequested{Cause: "sigint"},
 		RunFinished{Status: RunFailed, Class: ClassDenied, Cause: "c"},
 	}

@@ -41,4 +41,4 @@ func (l *Loop) cover(outcomes []result) (ids []string, broken error) {
 	return ids, broken
 }
 
-func (l *Loop) stepID(node int) string { return l.Run.plan.Nodes[node].Step.ID }
+func (l *Loop) stepID(node int) string { return l.Run.graph[node].id }

@@ -28,6 +28,8 @@ const defaultMaxParallel = 5
 //  6. CancelRun and FinishRun come alone; FinishRun only when all nodes have ended.
 //  7. While a run is running and no step has a process, there is an action:
 //     nothing gets stuck.
+//  8. A scope (foreach, repeat, group) goes on only while nothing asks it to
+//     stop, and ends only when all that it opened has ended.
 //
 // A broken rule is a defect of this package, so Decide panics; the loop uses the
 // form with an error and ends the run instead.
@@ -72,17 +74,21 @@ func (d *decider) decide() {
 	if d.deadlines(); len(d.out) > 0 {
 		return
 	}
+	if d.requested(); len(d.out) > 0 {
+		return
+	}
 	switch {
 	case d.r.open > 0 && d.r.stopping():
 		d.stop()
 	case d.r.open > 0:
 		d.steps()
-	case d.r.finallyNext < len(d.r.Nodes):
+	case d.r.finallyNext < len(d.plan.Nodes):
 		d.finally()
 	default:
 		d.add(d.r.finish())
 		return
 	}
+	d.stopAsked()
 	if !d.wake.IsZero() {
 		d.add(Wake{At: d.wake})
 	}
@@ -90,8 +96,11 @@ func (d *decider) decide() {
 
 // stopping: no step starts any more. An infrastructure failure does not stop the
 // run: unrelated branches go on, as after every failure.
-func (r *Run) stopping() bool {
-	return r.CancelCause != "" || r.failed[rankBudget] > 0 || r.failed[rankRateLimit] > 0
+func (r *Run) stopping() bool { return r.CancelCause != "" || r.stopped != "" || r.limited() > 0 }
+
+// limited counts the failures that concern the whole run: limits that are spent.
+func (r *Run) limited() int {
+	return r.failed[rankBudget] + r.failed[rankRateLimit] + r.limits[rankBudget] + r.limits[rankRateLimit]
 }
 
 func signalled(cause string) bool { return cause == "sigint" || cause == "sigterm" }
@@ -103,21 +112,21 @@ func (d *decider) retries() {
 	if r.fresh.len == 0 || r.Hard || r.CancelCause != "" && r.open > 0 {
 		return
 	}
-	limits := r.failed[rankBudget] + r.failed[rankRateLimit]
+	limits := r.limited()
 	for i := range r.fresh.all() {
-		a, ok := retryOf(d.plan.Nodes[i].Step, r, i, d.now)
+		a, ok := retryOf(d.r.graph[i].step, r, i, d.now)
 		if !ok {
 			continue
 		}
 		d.add(a)
-		if k, _ := r.counts(i); i < r.finally && (k == rankBudget || k == rankRateLimit) {
+		if k, _ := r.counts(i); !r.graph[i].late && (k == rankBudget || k == rankRateLimit) {
 			limits--
 		}
 	}
 	// The last step of a run that was just cancelled may be among them: open is
 	// then 0 already, but its failure follows from the cancellation.
 	if limits > 0 || r.CancelCause != "" {
-		d.out = slices.DeleteFunc(d.out, func(a Action) bool { return a.about() < r.finally })
+		d.out = slices.DeleteFunc(d.out, func(a Action) bool { return !r.graph[a.about()].late })
 	}
 }
 
@@ -128,8 +137,77 @@ func (d *decider) deadlines() {
 	switch {
 	case r.CancelCause == "" && r.open > 0 && d.plan.Workflow.Timeout > 0:
 		d.until(r.ActiveSince.Add(d.plan.Workflow.Timeout))
-	case signalled(r.CancelCause) && !r.Hard && (r.running.len > 0 || r.finallyNext < len(r.Nodes)):
+	case signalled(r.CancelCause) && !r.Hard && (r.running.len > 0 || r.finallyNext < len(d.plan.Nodes)):
 		d.until(r.CancelAt.Add(r.Start.Options.Grace))
+	}
+}
+
+// requested: scopes beyond their time limit, items after one that failed fast,
+// and the run's own fail_fast.
+func (d *decider) requested() {
+	r := d.r
+	if d.plan.Workflow.FailFast && r.stopped == "" && r.CancelCause == "" && r.open > 0 {
+		if k, bad := r.failed.worst(); bad {
+			d.add(RequestStop{Node: -1, Rest: true, Status: StepCancelled, Reason: "stopped by fail_fast: " + r.firstOf(k, 0, r.finally)})
+			return
+		}
+	}
+	for i := range r.timed.all() {
+		if at := r.graph[i].scope.since.Add(r.graph[i].step.Timeout); d.now.Before(at) {
+			d.wakeAt(at)
+		} else if r.Nodes[i].Stop == "" {
+			d.add(RequestStop{Node: i, Status: StepTimedOut, Reason: fmt.Sprintf("timed out after %s", r.graph[i].step.Timeout)})
+		}
+	}
+	for i := range r.attention.all() {
+		g := &r.graph[i]
+		if g.scope != nil && g.scope.again && !r.stopping() && r.Nodes[i].Stop == "" {
+			d.add(ExpandScope{Node: i}) // before anything inside it starts
+			continue
+		}
+		if g.role != workflow.RoleForeach || g.scope == nil || !g.step.Foreach.FailFast || g.scope.bad == 0 || g.scope.rest || g.scope.ended == len(g.scope.frames) || r.Nodes[i].Stop != "" {
+			continue
+		}
+		_, why := r.firstBad(g.scope.frames)
+		d.add(RequestStop{Node: i, Rest: true, Status: StepCancelled, Reason: "stopped by fail_fast: " + why})
+	}
+	slices.SortFunc(d.out, func(a, b Action) int { return a.about() - b.about() })
+	d.out = slices.CompactFunc(d.out, func(a, b Action) bool { return a.about() == b.about() })
+	if len(d.out) == 0 {
+		d.unstarted()
+	}
+}
+
+// insideOpen: what the node is inside of is open. What is inside of a scope that did
+// not start (again) ends with it.
+func (r *Run) insideOpen(i int) bool {
+	f := r.graph[i].frame
+	return f == 0 || r.Nodes[r.frames[f].parent].Status == StepRunning
+}
+
+// unstarted settles what was asked to stop and has not started.
+func (d *decider) unstarted() {
+	r := d.r
+	notRun := func(i int, reason string) {
+		if n := &r.Nodes[i]; r.insideOpen(i) && (n.Status == StepPending || n.Status == StepRetrying) {
+			d.add(NotRun{Node: i, Reason: reason})
+		}
+	}
+	for i := range r.asked.all() {
+		notRun(i, r.Nodes[i].StopReason)
+	}
+}
+
+// stopAsked ends the processes of what was asked to stop.
+func (d *decider) stopAsked() {
+	r := d.r
+	if r.CancelCause != "" && (r.open > 0 || r.Hard) {
+		return // stop() and stopLate() end all of them
+	}
+	for i := range r.asked.all() {
+		if n := &r.Nodes[i]; r.running.has(i) {
+			d.add(StopStep{Node: i, Cause: StopError{Status: n.Stop, Reason: n.StopReason}})
+		}
 	}
 }
 
@@ -145,6 +223,9 @@ func (d *decider) until(t time.Time) {
 // only ran into a limit, and then settles all steps that are left.
 func (d *decider) stop() {
 	r := d.r
+	for i := range r.attention.all() {
+		d.scope(i, nil)
+	}
 	if r.running.len > 0 {
 		if r.CancelCause != "" {
 			d.stopRunning()
@@ -152,8 +233,10 @@ func (d *decider) stop() {
 		return
 	}
 	why := d.stopReason()
-	for i := range r.finally {
-		switch n := &r.Nodes[i]; {
+	for i := range r.graph {
+		n := &r.Nodes[i]
+		switch {
+		case r.graph[i].late, !r.insideOpen(i):
 		case n.Status == StepPending && n.Upstream >= 0 && r.doomed.has(i):
 			d.add(NotRun{Node: i, Reason: d.notRunReason(i)})
 		case n.Status == StepPending:
@@ -165,15 +248,18 @@ func (d *decider) stop() {
 }
 
 func (d *decider) stopReason() string {
-	if d.r.CancelCause != "" {
-		return causeInWords(d.r.CancelCause)
+	r := d.r
+	switch {
+	case r.CancelCause != "":
+		return causeInWords(r.CancelCause)
+	case r.limited() == 0:
+		return r.stopped
 	}
-	status, _ := d.r.verdict()
 	k := rankRateLimit
-	if status == RunOutOfBudget || d.r.failed[rankBudget] > 0 {
+	if r.failed[rankBudget]+r.limits[rankBudget] > 0 {
 		k = rankBudget
 	}
-	return "the run stopped: " + d.r.firstOf(k, 0, d.r.finally)
+	return "the run stopped: " + r.firstOf(k, 0, len(r.graph))
 }
 
 func (d *decider) stopRunning() {
@@ -189,8 +275,8 @@ func (d *decider) stopRunning() {
 	}
 }
 
-// steps: what cannot run is settled, then due retries and ready steps take the
-// free slots in file order.
+// steps: what cannot run is settled, scopes go on, then due retries and ready
+// steps take the free slots in file order.
 func (d *decider) steps() {
 	r := d.r
 	for i := range r.doomed.all() {
@@ -211,15 +297,16 @@ func (d *decider) steps() {
 			d.add(StartStep{Node: i, Attempt: n.Attempts + 1})
 		}
 	}
-	if slots <= 0 {
-		return
-	}
 	for i := range r.ready.all() {
-		if d.next(i) {
-			if slots--; slots == 0 {
-				return
-			}
+		if slots <= 0 {
+			break
 		}
+		if d.next(i) {
+			slots--
+		}
+	}
+	for i := range r.attention.all() {
+		d.scope(i, &slots)
 	}
 }
 
@@ -236,7 +323,7 @@ func (d *decider) next(i int) bool {
 	default:
 		d.add(StartStep{Node: i, Attempt: n.Attempts + 1})
 	}
-	return true
+	return d.r.graph[i].role == workflow.RoleStep
 }
 
 func (d *decider) notRunReason(i int) string {
@@ -244,7 +331,7 @@ func (d *decider) notRunReason(i int) string {
 	if n.Upstream < 0 || n.excluded {
 		return fmt.Sprintf("the run was asked to end after step %s", d.r.Start.Options.Until)
 	}
-	step, status := d.plan.Nodes[n.Upstream].Step.ID, d.r.Nodes[n.Upstream].Status
+	step, status := d.r.graph[n.Upstream].id, d.r.Nodes[n.Upstream].Status
 	if status == StepTimedOut {
 		return fmt.Sprintf("step %s timed out", step)
 	}
@@ -268,22 +355,51 @@ func (d *decider) finally() {
 	r, i := d.r, d.r.finallyNext
 	n := &r.Nodes[i]
 	switch {
-	case n.Status == StepRunning:
+	case n.Status == StepRunning && d.r.graph[i].role == workflow.RoleStep:
 		if r.Hard {
 			d.stopRunning()
 		}
+	case n.Status == StepRunning && r.Hard:
+		d.stopLate()
+	case n.Status == StepRunning:
+		d.steps() // nothing but what is inside this one is open
 	case !r.finallyRuns():
-		for ; i < len(r.Nodes); i++ {
+		for ; i < len(d.plan.Nodes); i++ {
 			if !r.ended(i) {
 				d.add(NotRun{Node: i, Reason: d.noFinallyReason()})
 			}
 		}
+	case d.plan.Nodes[i].OnFailure && !r.hasFailed():
+		d.add(NotRun{Node: i, Reason: "the run did not fail"})
 	case n.Status == StepRetrying && d.now.Before(n.RetryAt):
 		d.wakeAt(n.RetryAt)
 	case n.Status == StepRetrying:
 		d.add(StartStep{Node: i, Attempt: n.Attempts + 1})
 	default:
 		d.next(i)
+	}
+}
+
+// hasFailed: on_failure runs.
+func (r *Run) hasFailed() bool {
+	status, _ := r.verdict()
+	return status == RunFailed
+}
+
+// stopLate ends what is open inside a finally step.
+func (d *decider) stopLate() {
+	r := d.r
+	for i := range r.attention.all() {
+		d.scope(i, nil)
+	}
+	if r.running.len > 0 {
+		d.stopRunning()
+		return
+	}
+	for i := len(d.plan.Nodes); i < len(r.graph); i++ {
+		if n := &r.Nodes[i]; r.graph[i].late && r.insideOpen(i) && (n.Status == StepPending || n.Status == StepRetrying) {
+			d.add(NotRun{Node: i, Reason: d.noFinallyReason()})
+		}
 	}
 }
 

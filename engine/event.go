@@ -48,12 +48,21 @@ type RunResumed struct {
 	Checkpoint string            `json:"checkpoint,omitempty"` // what the workspace is restored from; "" = the source
 	Text       []byte            `json:"text,omitempty"`
 	Files      map[string][]byte `json:"files,omitempty"`
+	// Removed are the steps that are no part of the run any more: instances that
+	// are to be made anew, and what an accepted definition lacks.
+	Removed []string `json:"removed,omitempty"`
 }
 
 // StepReset says which step runs again, and why, in words for people.
 type StepReset struct {
 	Step   string `json:"step"`
 	Reason string `json:"reason"`
+	// Forget what the scope opened: its items, rounds or steps are made anew.
+	// Without it a foreach, repeat or group goes on with those that it has.
+	Forget bool `json:"forget,omitempty"`
+	// Again: the list of a foreach is another one now. It is computed anew, and
+	// the instances whose items stayed are kept.
+	Again bool `json:"again,omitempty"`
 }
 
 // SandboxCreated and SandboxClosed bracket a sandbox's life.
@@ -97,6 +106,49 @@ type StepNotRun struct {
 type StepStarted struct {
 	Step    string `json:"step"`
 	Attempt int    `json:"attempt"` // from 1, over all resumes
+	// Kind of a step that is no top-level step of the file, for its record.
+	Kind string `json:"kind,omitempty"`
+}
+
+// ForeachExpanded freezes the items of a foreach, and the key of each that names
+// its instance; it follows the step's StepStarted. Error: the list could not be
+// computed, the step then fails with class invalid.
+type ForeachExpanded struct {
+	Step  string   `json:"step"`
+	Keys  []string `json:"keys"`
+	Items []any    `json:"items"`
+	Error string   `json:"error,omitempty"`
+}
+
+// BatchStarted lets the next items of a foreach with `batch` start.
+type BatchStarted struct {
+	Step string `json:"step"`
+	N    int    `json:"n"` // from 2
+}
+
+// IterationStarted opens round N of a repeat.
+type IterationStarted struct {
+	Step string `json:"step"`
+	N    int    `json:"n"` // from 1
+}
+
+// UntilEvaluated is the result of a repeat's `until` after round N.
+type UntilEvaluated struct {
+	Step  string `json:"step"`
+	N     int    `json:"n"`
+	Value bool   `json:"value"`
+	Error string `json:"error,omitempty"` // the step then fails with class invalid
+}
+
+// StopRequested asks a step, with all that is inside it, to end as Status. With
+// Rest it asks what is inside and not yet ended, and lets the step itself go on
+// to its own end; Rest without a Step is the run's fail_fast. What was stopped so
+// does not count as a failure.
+type StopRequested struct {
+	Step   string     `json:"step,omitempty"`
+	Rest   bool       `json:"rest,omitempty"`
+	Status StepStatus `json:"status"` // cancelled, timed_out
+	Reason string     `json:"reason"`
 }
 
 // StepFinished is one attempt's end, with all that the execution record needs.
@@ -127,6 +179,8 @@ type RunFinished struct {
 	Status RunStatus `json:"status"`
 	Class  Class     `json:"class,omitempty"`
 	Cause  string    `json:"cause,omitempty"` // in words
+	// Outputs of a run that succeeded.
+	Outputs map[string]any `json:"outputs,omitempty"`
 }
 
 // Egress counts the decisions of one kind on one destination that a step wanted to
@@ -158,6 +212,11 @@ func (ConditionEvaluated) Type() string { return "condition_evaluated" }
 func (StepSkipped) Type() string        { return "step_skipped" }
 func (StepNotRun) Type() string         { return "step_not_run" }
 func (StepStarted) Type() string        { return "step_started" }
+func (ForeachExpanded) Type() string    { return "foreach_expanded" }
+func (BatchStarted) Type() string       { return "batch_started" }
+func (IterationStarted) Type() string   { return "iteration_started" }
+func (UntilEvaluated) Type() string     { return "until_evaluated" }
+func (StopRequested) Type() string      { return "stop_requested" }
 func (StepFinished) Type() string       { return "step_finished" }
 func (RetryScheduled) Type() string     { return "retry_scheduled" }
 func (CancelRequested) Type() string    { return "cancel_requested" }

@@ -229,6 +229,18 @@ func (f *fakeRunner) Output(_ context.Context, step string, _ int, _ string, std
 	return f.output(step, stderr)
 }
 
+func (f *fakeRunner) Compute(outputs []workflow.Output, vars workflow.Vars) (map[string]any, error) {
+	out := map[string]any{}
+	for _, o := range outputs {
+		v, err := o.Expr.Eval(vars)
+		if err != nil {
+			return nil, err
+		}
+		out[o.Name] = v
+	}
+	return out, nil
+}
+
 func (f *fakeRunner) Close(context.Context) []Body {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -48,7 +48,7 @@ type Loop struct {
 	actions []Action
 	starts  []StartStep
 	live    map[int]context.CancelCauseFunc // by node
-	refs    map[int][]workflow.Ref
+	refs    map[*workflow.Step][]workflow.Ref
 	env     func() (map[string]string, error)
 	wake    timer
 	tick    timer
@@ -70,7 +70,7 @@ func (l *Loop) setup() {
 	l.notify = make(chan struct{}, 1)
 	l.results = make(chan result, 64)
 	l.live = map[int]context.CancelCauseFunc{}
-	l.refs = map[int][]workflow.Ref{}
+	l.refs = map[*workflow.Step][]workflow.Ref{}
 	l.env = sync.OnceValues(func() (map[string]string, error) { return EnvOf(l.Run) })
 }
 

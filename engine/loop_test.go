@@ -368,9 +368,12 @@ func TestLoopRandom(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(uint64(seed), 11))
 		plan, conds := randomPlan(rnd)
 		plan.Workflow.Timeout = 0
-		for _, n := range plan.Nodes { // no waiting: the clock stands still
-			n.Step.Retry = workflow.Retry{Written: true, MaxAttempts: 1}
-		}
+		plan.Workflow.Walk(func(s *workflow.Step) { // no waiting: the clock stands still
+			s.Retry = workflow.Retry{Written: true, MaxAttempts: 1}
+			if s.Foreach != nil {
+				s.Foreach.BatchPause = 0
+			}
+		})
 		var mu sync.Mutex
 		f := &fakeRunner{step: func(context.Context, Attempt, func(Body)) Outcome {
 			mu.Lock()

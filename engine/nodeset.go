@@ -16,6 +16,13 @@ type nodeSet struct {
 
 func newNodeSet(n int) nodeSet { return nodeSet{words: make([]uint64, (n+63)/64)} }
 
+// grow makes room for n nodes.
+func (s *nodeSet) grow(n int) {
+	for len(s.words) < (n+63)/64 {
+		s.words = append(s.words, 0)
+	}
+}
+
 func (s *nodeSet) has(i int) bool { return s.words[i>>6]&(1<<(i&63)) != 0 }
 
 func (s *nodeSet) add(i int) {

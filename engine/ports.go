@@ -48,6 +48,9 @@ type Runner interface {
 	Files() workflow.Files
 	// Output returns the last 64 KiB of a finished step's stream, for expressions.
 	Output(ctx context.Context, step string, attempt int, log string, stderr bool) (string, error)
+	// Compute evaluates the outputs of a group or of the run; an error when one
+	// cannot be computed, or holds a secret.
+	Compute(outputs []workflow.Output, vars workflow.Vars) (map[string]any, error)
 	// Close ends the sandbox. Idempotent, on its own bounded time.
 	Close(ctx context.Context) []Body
 }
@@ -60,6 +63,8 @@ type Attempt struct {
 	Vars    workflow.Vars
 	// Timeout of the attempt, 0 for none (from the step, the run or defaults).
 	Timeout time.Duration
+	// Alone: no other step can run at the same time.
+	Alone bool
 	// Options of the run.
 	Options Options
 	// Continue is the turn at which a stopped conversation goes on, nil for none. Its

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -18,34 +19,76 @@ func randomPlan(rnd *rand.Rand) (*workflow.Plan, conditions) {
 	if rnd.IntN(4) == 0 {
 		w.Timeout = time.Duration(1+rnd.IntN(60)) * time.Second
 	}
-	step := func(id string) *workflow.Step {
-		s := &workflow.Step{ID: id, HasNeeds: true, ContinueOnError: rnd.IntN(6) == 0}
-		if rnd.IntN(3) == 0 {
-			names := []string{"true", "false", "error", "always", "success", "failure", "cancelled"}
-			ifs[id] = namedIf(names[rnd.IntN(len(names))])
-		}
-		if rnd.IntN(3) == 0 {
-			s.Retry = workflow.Retry{
-				Written: true, MaxAttempts: 1 + rnd.IntN(3), Backoff: []string{"constant", "exponential", "fibonacci"}[rnd.IntN(3)],
-				Initial: time.Second, Max: 5 * time.Second, Jitter: time.Duration(rnd.IntN(2)) * 300 * time.Millisecond,
-			}
-		}
-		return s
-	}
-	for i := range 1 + rnd.IntN(9) {
-		s := step(fmt.Sprintf("s%d", i))
-		for j := range i {
-			if rnd.IntN(3) == 0 {
-				s.Needs = append(s.Needs, fmt.Sprintf("s%d", j))
-			}
-		}
-		w.Steps = append(w.Steps, s)
-	}
-	for i := range rnd.IntN(3) {
-		w.Finally = append(w.Finally, step(fmt.Sprintf("f%d", i)))
-	}
-	return planOf(w), ifs
+	w.FailFast = rnd.IntN(6) == 0
+	g := &randomSteps{rnd: rnd, ifs: ifs}
+	w.Steps = g.list("s", 1+rnd.IntN(7), 0)
+	w.OnFailure = g.list("o", rnd.IntN(2), 1)
+	w.Finally = g.list("f", rnd.IntN(3), 1)
+	return workflow.BuildPlan(w), ifs
 }
+
+// randomSteps makes steps, some of them scopes.
+type randomSteps struct {
+	rnd *rand.Rand
+	ifs fakeIfs
+}
+
+func (g *randomSteps) list(prefix string, n, depth int) []*workflow.Step {
+	var out []*workflow.Step
+	for i := range n {
+		s := g.step(fmt.Sprintf("%s%d", prefix, i), depth)
+		for j := range i {
+			if g.rnd.IntN(3) == 0 {
+				s.Needs = append(s.Needs, fmt.Sprintf("%s%d", prefix, j))
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (g *randomSteps) step(id string, depth int) *workflow.Step {
+	rnd := g.rnd
+	s := &workflow.Step{ID: id, Kind: workflow.KindRun, HasNeeds: true, ContinueOnError: rnd.IntN(6) == 0}
+	if rnd.IntN(3) == 0 {
+		names := []string{"true", "false", "error", "always", "success", "failure", "cancelled"}
+		g.ifs[id] = namedIf(names[rnd.IntN(len(names))])
+	}
+	if rnd.IntN(4) == 0 {
+		s.Foreach = &workflow.Foreach{List: workflow.Plain([]any{"a", "b", "c", 4.0}[:rnd.IntN(5)]), MaxParallel: rnd.IntN(3), FailFast: rnd.IntN(3) == 0}
+		if rnd.IntN(2) == 0 {
+			s.Foreach.BatchSize, s.Foreach.BatchPause = 1+rnd.IntN(2), time.Second
+		}
+	}
+	if rnd.IntN(5) == 0 {
+		s.Repeat = &workflow.Repeat{Until: untils[rnd.IntN(len(untils))], Max: 1 + rnd.IntN(3)}
+	}
+	if depth < 2 && rnd.IntN(4) == 0 {
+		s.Kind, s.Steps = workflow.KindGroup, g.list(id+"x", 1+rnd.IntN(3), depth+1)
+		if rnd.IntN(4) == 0 {
+			s.Timeout = time.Duration(1+rnd.IntN(5)) * time.Second
+		}
+	} else if rnd.IntN(3) == 0 {
+		s.Retry = workflow.Retry{
+			Written: true, MaxAttempts: 1 + rnd.IntN(3), Backoff: []string{"constant", "exponential", "fibonacci"}[rnd.IntN(3)],
+			Initial: time.Second, Max: 5 * time.Second, Jitter: time.Duration(rnd.IntN(2)) * 300 * time.Millisecond,
+		}
+	}
+	return s
+}
+
+// untils are compiled conditions of a repeat.
+var untils = func() []*workflow.Expr {
+	var out []*workflow.Expr
+	for _, text := range []string{"true", "iteration >= 2", "self.status == 'succeeded'", "int(self.stdout) > 0"} {
+		w, err := workflow.Parse("t.yaml", []byte("name: t\nsteps: [{id: a, run: x, repeat: {until: \""+text+"\"}}]\n"), workflow.ParseOptions{})
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, w.Steps[0].Repeat.Until)
+	}
+	return out
+}()
 
 func randomOutcome(rnd *rand.Rand, calm int) Outcome {
 	if rnd.IntN(100) < calm {
@@ -116,10 +159,14 @@ func play(s *sim, rnd *rand.Rand, calm int, disturb bool) error {
 func law(plan *workflow.Plan, events []Event) error {
 	state := map[string]string{} // "", running, waiting, ended
 	running, cancelled := 0, false
+	scopes := map[string]bool{}
 	for _, e := range events {
 		switch b := e.Body.(type) {
 		case RunResumed:
 			running, cancelled = 0, false
+			for _, id := range b.Removed {
+				delete(state, id)
+			}
 			for _, r := range b.Reset {
 				state[r.Step] = ""
 			}
@@ -131,30 +178,38 @@ func law(plan *workflow.Plan, events []Event) error {
 		case CancelRequested:
 			cancelled = true
 		case StepStarted:
-			node := plan.Nodes[plan.ByID[b.Step]]
+			node, top := topNode(plan, b.Step)
 			if st := state[b.Step]; st != "" && st != "waiting" {
 				return fmt.Errorf("event %d: %s starts although it is %s", e.Seq, b.Step, st)
 			}
-			for _, need := range node.Step.Needs {
-				if state[need] != "ended" {
-					return fmt.Errorf("event %d: %s starts before %s ended", e.Seq, b.Step, need)
+			if top {
+				for _, need := range node.Step.Needs {
+					if !node.Finally && state[need] != "ended" {
+						return fmt.Errorf("event %d: %s starts before %s ended", e.Seq, b.Step, need)
+					}
 				}
 			}
-			if node.Finally {
+			if top && node.Finally {
 				for _, other := range plan.Nodes {
 					if st := state[other.Step.ID]; !other.Finally && st != "ended" || st == "running" {
 						return fmt.Errorf("event %d: %s starts before %s ended", e.Seq, b.Step, other.Step.ID)
 					}
 				}
-			} else if cancelled {
+			} else if cancelled && !lateID(b.Step) {
 				return fmt.Errorf("event %d: %s starts in a cancelled run", e.Seq, b.Step)
 			}
 			state[b.Step] = "running"
+			if isScope(plan, b) {
+				scopes[b.Step] = true
+				break
+			}
 			if running++; running > plan.Workflow.MaxParallel {
 				return fmt.Errorf("event %d: %d steps run, max_parallel is %d", e.Seq, running, plan.Workflow.MaxParallel)
 			}
 		case StepFinished:
-			running--
+			if !scopes[b.Step] {
+				running--
+			}
 			state[b.Step] = "ended"
 			if b.Checkpoint != "" && running > 0 {
 				return fmt.Errorf("event %d: a checkpoint while %d steps run", e.Seq, running)
@@ -180,13 +235,30 @@ func law(plan *workflow.Plan, events []Event) error {
 	return nil
 }
 
+func topNode(plan *workflow.Plan, id string) (*workflow.Node, bool) {
+	i, ok := plan.ByID[id]
+	if !ok {
+		return nil, false
+	}
+	return &plan.Nodes[i], true
+}
+
+func lateID(id string) bool { return id[0] == 'f' || id[0] == 'o' }
+
+func isScope(plan *workflow.Plan, b StepStarted) bool {
+	if n, ok := topNode(plan, b.Step); ok {
+		return n.Role != workflow.RoleStep
+	}
+	return b.Kind == "foreach" || b.Kind == "repeat" || b.Kind == "group"
+}
+
 // needsRedo: a step that, transitively, needs one that did not end well, or was
 // not reached, has to run again with it.
 func needsRedo(r *Run, i int) bool {
 	if !r.ended(i) || !r.endedWell(i) || r.Nodes[i].Last != nil && limited(&r.Nodes[i]) {
 		return true
 	}
-	return slices.ContainsFunc(r.plan.Nodes[i].Needs, func(n int) bool { return needsRedo(r, n) })
+	return slices.ContainsFunc(r.graph[i].needs, func(n int) bool { return needsRedo(r, n) })
 }
 
 // checkResume compares what a resume resets with what the cut events promise.
@@ -195,12 +267,19 @@ func checkResume(before *Run, s *sim, b RunResumed, from string) error {
 	for _, r := range b.Reset {
 		reset[r.Step] = true
 	}
-	for i := range before.finally {
-		n, id := &before.Nodes[i], before.plan.Nodes[i].Step.ID
-		if from == "" && before.Covered(i) && reset[id] && !needsRedo(before, i) {
+	gone := map[string]bool{}
+	for _, id := range b.Removed {
+		gone[id] = true
+	}
+	for i := range before.graph {
+		n, id := &before.Nodes[i], before.graph[i].id
+		if before.graph[i].late || before.graph[i].role != workflow.RoleStep {
+			continue
+		}
+		if from == "" && before.graph[i].frame == 0 && before.Covered(i) && reset[id] && !needsRedo(before, i) {
 			return fmt.Errorf("step %s is covered and runs again", id)
 		}
-		if n.Status == StepSucceeded && !reset[id] && writes(id) && !s.files[id+" done"] {
+		if n.Status == StepSucceeded && !reset[id] && !gone[id] && writes(id) && !s.files[id+" done"] {
 			return fmt.Errorf("step %s stays done, its work is not in the restored workspace %v", id, s.files)
 		}
 	}
@@ -215,9 +294,12 @@ func checkResume(before *Run, s *sim, b RunResumed, from string) error {
 // what it keeps.
 func TestRandomRuns(t *testing.T) {
 	t.Parallel()
-	rounds := 1000
-	if testing.Short() {
-		rounds = 100
+	rounds := 250
+	switch {
+	case testing.Short():
+		rounds = 50
+	case os.Getenv("FLOW_LONG") != "":
+		rounds = 5000
 	}
 	seen := map[string]int{}
 	for seed := range rounds {
@@ -250,6 +332,7 @@ func TestRandomRuns(t *testing.T) {
 	for _, want := range []string{
 		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited",
 		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
+		"foreach_expanded", "batch_started", "iteration_started", "until_evaluated", "stop_requested",
 	} {
 		if seen[want] == 0 && !testing.Short() {
 			t.Errorf("no run shows %s: the test looks away", want)
@@ -330,8 +413,8 @@ func resumeAndCheck(before *Run, s *sim, cut int, opt ResumeOptions, rnd *rand.R
 	if n.run.Status != RunSucceeded {
 		return n, nil
 	}
-	for i := range n.run.finally {
-		if id := n.id(i); n.run.Nodes[i].Status == StepSucceeded && writes(id) && !n.files[id+" done"] {
+	for i := range n.run.graph {
+		if id := n.id(i); !n.run.graph[i].late && n.run.graph[i].role == workflow.RoleStep && n.run.Nodes[i].Status == StepSucceeded && writes(id) && !n.files[id+" done"] {
 			return n, fmt.Errorf("the run succeeded without the work of %s", id)
 		}
 	}

@@ -18,6 +18,9 @@ type ResumeOptions struct {
 	// a fork begins at the point that was asked for. Removed and changed steps then
 	// do not bound what is restored.
 	Point bool
+	// Items are the steps whose foreach has another list now, and nothing else:
+	// instances whose items stayed are kept.
+	Items map[string]string
 }
 
 // NotResumableError is a run that has nothing to continue, or an option that
@@ -45,6 +48,11 @@ func (e *NotResumableError) Error() string {
 //  3. What needs, transitively, a step that runs again.
 //  4. All `finally` steps.
 //  5. A step whose work is not in the restored checkpoint.
+//  6. A scope (foreach, repeat, group) with something inside that runs again goes
+//     on with what it has. One that starts over by rule 2, 3 or 4 forgets it. The
+//     rounds of a repeat after one that runs again are forgotten, and those that
+//     `until` judged stay as they were; of a repeat that failed the last round
+//     runs again.
 //
 // What is restored: the oldest checkpoint of the line that holds everything that
 // stays done, or the newest there is when none holds all of it (rule 5 then names
@@ -63,10 +71,7 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 	if err := resumable(plan, run, opt); err != nil {
 		return RunResumed{}, err
 	}
-	p := &resumePlan{plan: plan, run: run, why: make([]string, len(plan.Nodes)), old: make([]*NodeState, len(plan.Nodes))}
-	for i := range plan.Nodes {
-		p.old[i], _ = run.Node(plan.Nodes[i].Step.ID)
-	}
+	p := newResumePlan(plan, run)
 	before := p.redo(opt)
 	if opt.Point {
 		before = 0
@@ -79,10 +84,11 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 	p.spread()
 	out := RunResumed{Attempt: run.Attempt + 1, Checkpoint: id}
 	for i, why := range p.why {
-		if why != "" && p.old[i] != nil && p.old[i].Status != StepPending {
-			out.Reset = append(out.Reset, StepReset{Step: plan.Nodes[i].Step.ID, Reason: why})
+		if why != "" && !p.dropped[i] && p.old[i] != nil && (p.old[i].Status != StepPending || p.forget[i] || p.again[i]) {
+			out.Reset = append(out.Reset, StepReset{Step: p.x.graph[i].id, Reason: why, Forget: p.forget[i], Again: p.again[i]})
 		}
 	}
+	out.Removed = p.removed()
 	return out, nil
 }
 
@@ -94,12 +100,10 @@ func resumable(plan *workflow.Plan, run *Run, opt ResumeOptions) error {
 		return no("it has not started; use `flow run`")
 	}
 	if opt.From != "" {
-		i, ok := plan.ByID[opt.From]
-		if !ok {
-			return no("the workflow has no step %q to start from", opt.From)
-		}
-		if plan.Nodes[i].Finally {
+		if i, ok := plan.ByID[opt.From]; ok && plan.Nodes[i].Finally {
 			return no("step %s is in `finally`, which always runs again; name one of `steps`", opt.From)
+		} else if _, inside := run.byID[opt.From]; !ok && !inside {
+			return no("the workflow has no step %q to start from", opt.From)
 		}
 		return nil
 	}
@@ -115,13 +119,55 @@ func resumable(plan *workflow.Plan, run *Run, opt ResumeOptions) error {
 type resumePlan struct {
 	plan *workflow.Plan
 	run  *Run
-	why  []string     // by node; "" stays done
-	old  []*NodeState // by node; nil for a step that is new
+	// x has the graph that the resumed run will have, with what is known of it.
+	x       *Run
+	why     []string     // by node of x; "" stays done
+	old     []*NodeState // by node of x; nil for a step that is new
+	forget  []bool       // a scope that starts over
+	again   []bool       // a foreach that computes its list anew
+	dropped []bool       // inside something that starts over
+}
+
+func newResumePlan(plan *workflow.Plan, run *Run) *resumePlan {
+	p := &resumePlan{plan: plan, run: run, x: run}
+	if plan != run.plan {
+		p.x = &Run{conds: run.conds, Start: run.Start}
+		p.x.construct(plan, run.pastOf(nil))
+	}
+	n := len(p.x.graph)
+	p.why, p.old = make([]string, n), make([]*NodeState, n)
+	p.forget, p.again, p.dropped = make([]bool, n), make([]bool, n), make([]bool, n)
+	for i := range p.x.graph {
+		p.old[i], _ = run.Node(p.x.graph[i].id)
+	}
+	return p
 }
 
 func (p *resumePlan) reset(i int, format string, args ...any) {
 	if p.why[i] == "" {
 		p.why[i] = fmt.Sprintf(format, args...)
+	}
+}
+
+// startOver makes a scope forget what it opened.
+func (p *resumePlan) startOver(i int) bool {
+	s := p.x.graph[i].scope
+	if s == nil || p.forget[i] {
+		return false
+	}
+	p.forget[i] = true
+	p.drop(s.frames)
+	return true
+}
+
+func (p *resumePlan) drop(frames []int) {
+	for _, f := range frames {
+		for i := p.x.frames[f].first; i < p.x.frames[f].first+p.x.frames[f].n; i++ {
+			p.dropped[i] = true
+			if s := p.x.graph[i].scope; s != nil {
+				p.drop(s.frames)
+			}
+		}
 	}
 }
 
@@ -134,26 +180,32 @@ func (p *resumePlan) redo(opt ResumeOptions) (before int64) {
 		}
 	}
 	boundWell := func(step string) {
-		if i, ok := p.run.plan.ByID[step]; ok && p.run.endedWell(i) {
+		if i, ok := p.run.find(step); ok && p.run.endedWell(i) {
 			bound(&p.run.Nodes[i])
 		}
 	}
-	for i := range p.plan.Nodes {
-		step := p.plan.Nodes[i].Step
+	for i := range p.x.graph {
+		g := &p.x.graph[i]
+		file := g.tmpl.Step.ID
 		switch {
-		case p.plan.Nodes[i].Finally:
-		case step.ID == opt.From:
+		case g.late:
+		case g.id == opt.From:
 			p.reset(i, "asked for with --from %s", opt.From)
+			p.startOver(i)
 			bound(p.old[i])
-		case opt.Changed[step.ID] != "":
-			p.reset(i, "%s", opt.Changed[step.ID])
-			boundWell(step.ID)
+		case opt.Changed[file] != "" && !g.inner:
+			p.reset(i, "%s", opt.Changed[file])
+			p.startOver(i)
+			boundWell(g.id)
+		case opt.Items[file] != "" && !g.inner && p.old[i] != nil && p.old[i].Status != StepPending:
+			p.reset(i, "%s", opt.Items[file])
+			p.again[i] = true
 		case p.old[i] == nil:
 			p.reset(i, "it is new")
 		}
 	}
-	for i := range p.run.Nodes {
-		if id := p.run.plan.Nodes[i].Step.ID; !p.has(id) {
+	for i := range p.run.graph {
+		if id := p.run.graph[i].id; !p.has(id) {
 			boundWell(id)
 		}
 	}
@@ -161,17 +213,23 @@ func (p *resumePlan) redo(opt ResumeOptions) (before int64) {
 }
 
 func (p *resumePlan) has(step string) bool {
-	_, ok := p.plan.ByID[step]
+	_, ok := p.x.find(step)
 	return ok
 }
 
 // unfinished is rules 1 and 4.
 func (p *resumePlan) unfinished() {
 	for i, n := range p.old {
+		g := &p.x.graph[i]
 		switch {
-		case n == nil:
-		case p.plan.Nodes[i].Finally:
+		case n == nil || p.dropped[i]:
+		case !g.late && p.settledAbove(g.frame):
+			// How what is inside ended is part of a result that is accepted.
+		case g.late:
 			p.reset(i, "`finally` runs at the end of every attempt")
+			p.startOver(i)
+		case n.Settled:
+			p.lastRound(i)
 		case n.Status == StepSucceeded || n.Status == StepIsSkipped || n.Status == StepPending:
 		case n.Status == StepRunning:
 			p.reset(i, "it was running when the run ended without a word")
@@ -179,7 +237,7 @@ func (p *resumePlan) unfinished() {
 			p.reset(i, "it was waiting for its next attempt")
 		case n.Status == StepIsNotRun:
 			p.reset(i, "it was not run")
-		case (n.Status == StepFailed || n.Status == StepTimedOut) && p.plan.Nodes[i].Step.ContinueOnError && !limited(n):
+		case p.accepted(i):
 		case n.Status == StepTimedOut:
 			p.reset(i, "it timed out")
 		case n.Status == StepFailed:
@@ -190,30 +248,97 @@ func (p *resumePlan) unfinished() {
 	}
 }
 
+// accepted: a failure that continue_on_error takes as a result.
+func (p *resumePlan) accepted(i int) bool {
+	n := p.old[i]
+	return (n.Status == StepFailed || n.Status == StepTimedOut) && p.x.graph[i].tolerant() && !limited(n)
+}
+
+// settledAbove: a scope around the frame failed, and its failure is accepted.
+func (p *resumePlan) settledAbove(f int) bool {
+	for ; f > 0; f = p.x.frames[f].up {
+		if i := p.x.frames[f].parent; p.why[i] == "" && p.old[i] != nil && p.accepted(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastRound: a repeat that failed after its last round was judged does that one
+// again.
+func (p *resumePlan) lastRound(i int) {
+	g := &p.x.graph[i]
+	parent := p.x.frames[g.frame].parent
+	if parent < 0 || p.x.graph[parent].role != workflow.RoleRepeat || p.old[parent] == nil {
+		return
+	}
+	last, _ := p.x.graph[parent].scope.last()
+	if o := p.old[parent]; last == g.frame && (o.Status == StepFailed || o.Status == StepTimedOut) && !o.Settled && !(p.x.graph[parent].tolerant() && !limited(o)) {
+		p.reset(i, "it was the last round of %s, which failed", p.x.graph[parent].id)
+		p.startOver(i)
+	}
+}
+
 // limited: a rate limit or a spent budget is no result that continue_on_error
 // could accept.
 func limited(n *NodeState) bool {
 	return n.Last != nil && (n.Last.Class == ClassRateLimit || n.Last.Class == ClassBudget)
 }
 
-// spread is rule 3.
+// spread is rules 3 and 6.
 func (p *resumePlan) spread() {
 	var todo []int
 	for i, why := range p.why {
-		if why != "" && !p.plan.Nodes[i].Finally {
+		if why != "" && !p.x.graph[i].late {
 			todo = append(todo, i)
 		}
 	}
 	for len(todo) > 0 {
 		i := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		for _, d := range p.plan.Nodes[i].Dependents {
-			if p.why[d] == "" {
-				p.reset(d, "it needs step %s, which runs again", p.plan.Nodes[i].Step.ID)
+		if p.dropped[i] {
+			continue
+		}
+		g := &p.x.graph[i]
+		for _, d := range g.dependents {
+			if p.x.graph[d].late {
+				continue
+			}
+			fresh := p.why[d] == ""
+			p.reset(d, "it needs step %s, which runs again", g.id)
+			if p.startOver(d) || fresh {
 				todo = append(todo, d)
 			}
 		}
+		if g.frame == 0 {
+			continue
+		}
+		up := p.x.frames[g.frame].parent
+		if p.why[up] == "" {
+			p.reset(up, "step %s, a part of it, runs again", g.id)
+			todo = append(todo, up)
+		}
+		if p.x.graph[up].role == workflow.RoleRepeat {
+			frames := p.x.graph[up].scope.frames
+			for k, f := range frames {
+				if f == g.frame {
+					p.drop(frames[k+1:])
+				}
+			}
+		}
 	}
+}
+
+// removed are the nodes of today that the resumed run begins without.
+func (p *resumePlan) removed() []string {
+	var out []string
+	for i := range p.run.graph {
+		id := p.run.graph[i].id
+		if j, ok := p.x.find(id); !ok || p.dropped[j] {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // restore chooses the checkpoint: its position and its id.
@@ -245,8 +370,8 @@ func (p *resumePlan) restore(before int64) (position int64, id string) {
 
 // worked: the step stays done and may have changed something.
 func (p *resumePlan) worked(i int) bool {
-	n := p.old[i]
-	return p.why[i] == "" && n != nil && n.Tries > 0 && n.endSeq > 0 && !p.plan.Nodes[i].Finally
+	n, g := p.old[i], &p.x.graph[i]
+	return p.why[i] == "" && !p.dropped[i] && n != nil && n.Tries > 0 && n.endSeq > 0 && !g.late && g.role == workflow.RoleStep
 }
 
 // uncovered is rule 5.
@@ -261,18 +386,16 @@ func (p *resumePlan) uncovered(position int64) {
 // StepDrift is a step that differs between two definitions.
 type StepDrift struct {
 	Step   string
-	Change string // added, removed, changed
+	Change string // added, removed, changed, items (only the list of its foreach)
 }
 
-// Drift compares two definitions step by step, by Hash: first the steps of the
-// new one in file order, then what was removed.
+// Drift compares two definitions step by step, by Hash, those inside groups as
+// well: first the steps of the new one in file order, then what was removed.
 func Drift(old, current *workflow.Workflow) []StepDrift {
 	before := map[string]*workflow.Step{}
-	for _, s := range allSteps(old) {
-		before[s.ID] = s
-	}
+	old.Walk(func(s *workflow.Step) { before[s.ID] = s })
 	var out []StepDrift
-	for _, s := range allSteps(current) {
+	current.Walk(func(s *workflow.Step) {
 		was, ok := before[s.ID]
 		delete(before, s.ID)
 		switch {
@@ -280,16 +403,14 @@ func Drift(old, current *workflow.Workflow) []StepDrift {
 			out = append(out, StepDrift{Step: s.ID, Change: "added"})
 		case was.Hash != s.Hash:
 			out = append(out, StepDrift{Step: s.ID, Change: "changed"})
+		case was.ItemsHash != s.ItemsHash:
+			out = append(out, StepDrift{Step: s.ID, Change: "items"})
 		}
-	}
-	for _, s := range allSteps(old) {
+	})
+	old.Walk(func(s *workflow.Step) {
 		if before[s.ID] != nil {
 			out = append(out, StepDrift{Step: s.ID, Change: "removed"})
 		}
-	}
+	})
 	return out
-}
-
-func allSteps(w *workflow.Workflow) []*workflow.Step {
-	return append(append([]*workflow.Step(nil), w.Steps...), w.Finally...)
 }

@@ -101,7 +101,7 @@ func TestRedefine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.Checkpoint != "after-a" || fmt.Sprint(b.Reset) != "[{b its definition changed} {d it failed}]" {
+	if b.Checkpoint != "after-a" || fmt.Sprint(b.Reset) != "[{b its definition changed false false} {d it failed false false}]" {
 		t.Errorf("resume %q %v", b.Checkpoint, b.Reset)
 	}
 	next := Event{Seq: run.Seq + 1, At: epoch, Body: b}

@@ -48,24 +48,35 @@ func checkRules(plan *workflow.Plan, r *Run, now time.Time, actions []Action) er
 		case ScheduleRetry:
 			retries++
 			if !r.fresh.has(i) {
-				return broken(3, "retry of step %s, which did not just fail", plan.Nodes[i].Step.ID)
+				return broken(3, "retry of step %s, which did not just fail", r.graph[i].id)
 			}
 		case StartStep:
-			if slots--; slots < 0 && i < r.finally || i >= r.finally && r.running.len > 0 {
-				return broken(5, "step %s starts beside %d others", plan.Nodes[i].Step.ID, r.running.len)
+			if r.graph[i].role == workflow.RoleStep {
+				slots--
+			}
+			if slots < 0 || i >= r.finally && r.graph[i].frame == 0 && r.running.len > 0 {
+				return broken(5, "step %s starts beside %d others", r.graph[i].id, r.running.len)
 			}
 			if !r.startable(i, now) {
-				return broken(4, "step %s starts while it is %s", plan.Nodes[i].Step.ID, r.Nodes[i].Status)
+				return broken(4, "step %s starts while it is %s", r.graph[i].id, r.Nodes[i].Status)
 			}
 		case EvaluateCondition:
 			if !r.mayStart(i) {
-				return broken(4, "condition of step %s, whose turn it is not", plan.Nodes[i].Step.ID)
+				return broken(4, "condition of step %s, whose turn it is not", r.graph[i].id)
+			}
+		case CloseScope:
+			if !r.attention.has(i) {
+				return broken(8, "scope %s ends while something inside it has not", r.graph[i].id)
+			}
+		case ExpandScope, StartRound, StartBatch, EvaluateUntil:
+			if !r.attention.has(i) || !r.graph[i].late && r.stopping() || r.Nodes[i].Stop != "" {
+				return broken(8, "scope %s goes on while it is %s", r.graph[i].id, r.Nodes[i].Status)
 			}
 		case CancelRun, FinishRun:
 			if len(actions) > 1 {
 				return broken(6, "%T among %d actions", a, len(actions))
 			}
-			if _, finish := a.(FinishRun); finish && (r.open > 0 || r.finallyNext < len(r.Nodes) || r.running.len > 0) {
+			if _, finish := a.(FinishRun); finish && (r.open > 0 || r.finallyNext < len(plan.Nodes) || r.running.len > 0) {
 				return broken(6, "the run ends with %d steps open", r.open)
 			}
 		}
@@ -82,7 +93,7 @@ func checkRules(plan *workflow.Plan, r *Run, now time.Time, actions []Action) er
 // startable repeats rule 4 from the node's state, not from how Decide found it.
 func (r *Run) startable(i int, now time.Time) bool {
 	n := &r.Nodes[i]
-	if i < r.finally && r.stopping() || r.Hard {
+	if !r.graph[i].late && r.stopping() || r.Hard || n.Stop != "" {
 		return false
 	}
 	switch n.Status {
@@ -103,7 +114,7 @@ func checkOnce(plan *workflow.Plan, r *Run, actions []Action) error {
 			continue
 		}
 		if seen.has(i) {
-			return &RuleError{Rule: 2, Detail: fmt.Sprintf("step %s is named twice", plan.Nodes[i].Step.ID)}
+			return &RuleError{Rule: 2, Detail: fmt.Sprintf("step %s is named twice", r.graph[i].id)}
 		}
 		seen.add(i)
 	}

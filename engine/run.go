@@ -40,6 +40,11 @@ type Run struct {
 	Sandbox string
 
 	plan    *workflow.Plan
+	graph   []node
+	frames  []frame        // of the graph; 0 is the run itself
+	byID    map[string]int // of the nodes that scopes opened
+	gone    map[string]NodeState
+	at      time.Time      // of the event that is folded
 	next    *workflow.Plan // given by Redefine, adopted by RunResumed
 	conds   conditions
 	finally int // index of the first finally node
@@ -49,12 +54,19 @@ type Run struct {
 	doomed   nodeSet // pending, will not run
 	retrying nodeSet
 	fresh    nodeSet // failed since the last decision: a retry may still be scheduled
-	since    []int   // ended since the newest checkpoint, in order of ending
+	// attention: open scopes that have something to decide: to expand, to go on
+	// to the next item or round, to end.
+	attention nodeSet
+	asked     nodeSet // were asked to stop and have not ended
+	timed     nodeSet // open scopes with a timeout
+	since     []int   // ended since the newest checkpoint, in order of ending
 
-	open        int   // step nodes that have not ended
-	finallyNext int   // the first finally node that has not ended
-	failed      tally // of steps
-	failedFin   tally // of finally nodes
+	open        int    // step nodes that have not ended
+	finallyNext int    // the first finally node that has not ended
+	failed      tally  // of steps
+	failedFin   tally  // of on_failure and finally
+	limits      tally  // of what is inside scopes: only budget and rate_limit, which stop the run
+	stopped     string // why fail_fast stopped the run, "" while it did not
 	trail       []trailEntry
 }
 
@@ -76,6 +88,11 @@ type NodeState struct {
 	RetryAt time.Time // of a retrying step
 	// FirstStart of this round of tries; max_elapsed counts from it.
 	FirstStart time.Time
+	// Stop: it was asked to end as this status (StopRequested), with the reason.
+	Stop       StepStatus
+	StopReason string
+	// Settled: a round of a repeat that was judged; how it ended no longer counts.
+	Settled bool
 	// Upstream is the index of a step that it needs, transitively, and that did
 	// not end well; -1 for none. Known once all needs have ended.
 	Upstream int
@@ -129,7 +146,7 @@ func (r *Run) Plan() *workflow.Plan { return r.plan }
 
 // Node finds a step's state by its id.
 func (r *Run) Node(step string) (*NodeState, bool) {
-	i, ok := r.plan.ByID[step]
+	i, ok := r.find(step)
 	if !ok {
 		return nil, false
 	}
@@ -169,80 +186,108 @@ func (r *Run) NewestCheckpoint() string {
 // RunResumed that carries their text; the run follows the new plan from there.
 func (r *Run) Redefine(plan *workflow.Plan) { r.next = plan }
 
-// adopt makes plan the run's plan; states are carried over by step id.
+// adopt makes plan the run's plan; states are carried over by id.
 func (r *Run) adopt(plan *workflow.Plan) {
-	old := map[string]NodeState{}
-	if r.plan != nil {
-		for i, n := range r.plan.Nodes {
-			old[n.Step.ID] = r.Nodes[i]
-		}
-	}
-	r.plan = plan
-	r.Nodes = make([]NodeState, len(plan.Nodes))
-	r.finally = len(plan.Nodes)
-	for i := range plan.Nodes {
-		node := &plan.Nodes[i]
-		if node.Finally && i < r.finally {
-			r.finally = i
-		}
-		n, ok := old[node.Step.ID]
-		if !ok {
-			n = NodeState{Status: StepPending, Upstream: -1}
-		}
-		c := r.conds.of(node.Step)
-		n.condition = c != nil
-		n.statusIf = c != nil && c.UsesStatus()
-		r.Nodes[i] = n
-	}
-	n := len(plan.Nodes)
-	r.running, r.ready, r.doomed = newNodeSet(n), newNodeSet(n), newNodeSet(n)
-	r.retrying, r.fresh = newNodeSet(n), newNodeSet(n)
-	r.since = nil
+	r.construct(plan, r.pastOf(nil))
 	r.rebuild()
 }
 
 // rebuild computes what is derived from the nodes' states. Cost: the whole graph,
 // so only at the start and at a resume.
 func (r *Run) rebuild() {
-	r.ready.clear()
-	r.doomed.clear()
-	r.retrying.clear()
-	r.fresh.clear()
-	r.running.clear()
-	r.open, r.failed, r.failedFin = 0, tally{}, tally{}
+	for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.fresh, &r.running, &r.attention, &r.asked, &r.timed} {
+		set.clear()
+	}
+	r.open, r.failed, r.failedFin, r.limits = 0, tally{}, tally{}, tally{}
 	r.exclude()
-	for i := range r.Nodes {
+	for f := range r.frames {
+		r.frames[f].open, r.frames[f].failed = r.frames[f].n, tally{}
+	}
+	for i := len(r.graph) - 1; i >= 0; i-- { // inner frames first
 		n := &r.Nodes[i]
 		n.needs = 0
-		if !r.plan.Nodes[i].Finally {
-			for _, need := range r.plan.Nodes[i].Needs {
+		if i >= len(r.plan.Nodes) || !r.graph[i].late {
+			for _, need := range r.graph[i].needs {
 				if !r.ended(need) {
 					n.needs++
 				}
 			}
 		}
-		switch {
-		case r.ended(i):
-			r.tallyOf(i).add(r, i, 1)
-		case n.Status == StepRunning:
-			r.running.add(i)
-		case n.Status == StepRetrying:
-			r.retrying.add(i)
+		r.recount(i)
+	}
+	for f := range r.frames {
+		for i := r.frames[f].first; r.frames[f].admitted && i < r.frames[f].first+r.frames[f].n; i++ {
+			if f > 0 || i < r.finally {
+				r.classify(i)
+			}
 		}
-		if i < r.finally && !r.ended(i) {
-			r.open++
-			r.classify(i)
-		}
+	}
+	for i := range r.graph {
+		r.look(i)
 	}
 	r.finallyNext = r.finally
 	r.skipEndedFinally()
+}
+
+// recount puts a node where its status belongs.
+func (r *Run) recount(i int) {
+	n, g := &r.Nodes[i], &r.graph[i]
+	top := g.frame == 0
+	switch {
+	case r.ended(i):
+		r.count(i, 1)
+		r.frames[g.frame].open--
+	case n.Status == StepRunning && g.role == workflow.RoleStep:
+		r.running.add(i)
+	case n.Status == StepRetrying:
+		r.retrying.add(i)
+	}
+	if top && i < r.finally && !r.ended(i) {
+		r.open++
+	}
+	if g.scope != nil {
+		r.recountFrames(i)
+	}
+}
+
+// recountFrames: what the frames of a scope add up to.
+func (r *Run) recountFrames(i int) {
+	s := r.graph[i].scope
+	s.active, s.ended, s.bad, s.next = 0, 0, 0, 0
+	role, running := r.graph[i].role, r.Nodes[i].Status == StepRunning
+	for k, f := range s.frames {
+		fr := &r.frames[f]
+		switch role {
+		case workflow.RoleForeach:
+			first := &r.Nodes[fr.first]
+			fr.admitted = running && (first.Status != StepPending || first.Condition != TruthUnknown)
+		case workflow.RoleRepeat:
+			fr.admitted = running && k == len(s.frames)-1
+		default:
+			fr.admitted = running
+		}
+		if fr.admitted && fr.open > 0 {
+			s.active++
+		}
+		if fr.open == 0 {
+			s.ended++
+			if r.badFrame(f) {
+				s.bad++
+			}
+		}
+	}
+	if role == workflow.RoleForeach {
+		r.advance(s)
+		size := max(1, r.graph[i].step.Foreach.BatchSize)
+		s.limit = r.batchLimit(i, max(1, (s.next+size-1)/size))
+	}
 }
 
 // exclude marks the nodes that Options.Until leaves out: all that are neither the
 // named step nor needed by it.
 func (r *Run) exclude() {
 	until, ok := r.plan.ByID[r.Start.Options.Until]
-	for i := range r.Nodes {
+	for i := range r.plan.Nodes {
 		r.Nodes[i].excluded = ok && i < r.finally
 	}
 	if !ok {
@@ -256,12 +301,12 @@ func (r *Run) exclude() {
 			continue
 		}
 		r.Nodes[i].excluded = false
-		todo = append(todo, r.plan.Nodes[i].Needs...)
+		todo = append(todo, r.graph[i].needs...)
 	}
 }
 
 func (r *Run) skipEndedFinally() {
-	for r.finallyNext < len(r.Nodes) && r.ended(r.finallyNext) {
+	for r.finallyNext < len(r.plan.Nodes) && r.ended(r.finallyNext) {
 		r.finallyNext++
 	}
 }
@@ -282,7 +327,7 @@ func (r *Run) endedWell(i int) bool {
 	case StepSucceeded, StepIsSkipped:
 		return true
 	case StepFailed, StepTimedOut:
-		return r.plan.Nodes[i].Step.ContinueOnError
+		return r.graph[i].tolerant()
 	}
 	return false
 }
@@ -308,7 +353,7 @@ func (r *Run) classify(i int) {
 		return
 	}
 	n.Upstream = -1
-	for _, need := range r.plan.Nodes[i].Needs {
+	for _, need := range r.graph[i].needs {
 		if b := r.blame(need); b >= 0 {
 			n.Upstream = b
 			break
@@ -321,18 +366,49 @@ func (r *Run) classify(i int) {
 	}
 }
 
-// end settles a node: what needs it may go on.
-func (r *Run) end(i int, seq int64) {
-	n := &r.Nodes[i]
-	n.endSeq = seq
-	r.tallyOf(i).add(r, i, 1)
-	if i >= r.finally {
-		r.skipEndedFinally()
+// count adds a node's end to the tallies, or takes it back.
+func (r *Run) count(i, by int) {
+	g := &r.graph[i]
+	k, bad := r.counts(i)
+	if !bad {
 		return
 	}
-	r.open--
-	for _, d := range r.plan.Nodes[i].Dependents {
-		if d >= r.finally {
+	switch {
+	case g.frame > 0:
+		r.frames[g.frame].failed[k] += by
+		if !g.late && g.role == workflow.RoleStep && (k == rankBudget || k == rankRateLimit) {
+			r.limits[k] += by
+		}
+	case g.late:
+		r.failedFin[k] += by
+	default:
+		r.failed[k] += by
+	}
+}
+
+// end settles a node: what needs it may go on, and so may the scope around it.
+func (r *Run) end(i int, seq int64) {
+	n, g := &r.Nodes[i], &r.graph[i]
+	n.endSeq = seq
+	if g.scope != nil && (n.Status == StepIsSkipped || n.Status == StepIsNotRun) {
+		r.detach(g.scope.frames, "step "+g.id+", which holds it, was not run again")
+	}
+	r.count(i, 1)
+	r.attention.remove(i)
+	r.asked.remove(i)
+	r.timed.remove(i)
+	r.frames[g.frame].open--
+	switch {
+	case g.frame > 0:
+		r.frameMoved(g.frame)
+	case i >= r.finally:
+		r.skipEndedFinally()
+		return
+	default:
+		r.open--
+	}
+	for _, d := range g.dependents {
+		if g.frame == 0 && d >= r.finally {
 			continue // finally nodes wait for all steps
 		}
 		if dep := &r.Nodes[d]; dep.needs > 0 {
@@ -344,27 +420,35 @@ func (r *Run) end(i int, seq int64) {
 
 // unend takes an end back: a retry was scheduled, before anything followed from it.
 func (r *Run) unend(i int) {
-	r.tallyOf(i).add(r, i, -1)
+	g := &r.graph[i]
+	wasBad := r.badFrame(g.frame)
+	r.count(i, -1)
 	r.Nodes[i].endSeq = 0
-	if i >= r.finally {
-		r.finallyNext = min(r.finallyNext, i)
-		return
+	if f := &r.frames[g.frame]; g.frame > 0 {
+		if f.open++; f.open == 1 {
+			s := r.graph[f.parent].scope
+			s.ended--
+			s.active++
+			if wasBad {
+				s.bad--
+			}
+			r.look(f.parent)
+		}
+	} else {
+		f.open++
+		if i >= r.finally {
+			r.finallyNext = min(r.finallyNext, i)
+			return
+		}
+		r.open++
 	}
-	r.open++
-	for _, d := range r.plan.Nodes[i].Dependents {
-		if d < r.finally {
+	for _, d := range g.dependents {
+		if g.frame > 0 || d < r.finally {
 			r.Nodes[d].needs++
 			r.ready.remove(d)
 			r.doomed.remove(d)
 		}
 	}
-}
-
-func (r *Run) tallyOf(i int) *tally {
-	if i >= r.finally {
-		return &r.failedFin
-	}
-	return &r.failed
 }
 
 // Replay folds recorded events. The plan is that of the newest definition; with a

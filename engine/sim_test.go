@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"flowrun.dev/flow/workflow"
@@ -62,6 +63,7 @@ func (s *sim) settle() error {
 		changed := false
 		s.last = s.last[:0]
 		for _, a := range actions {
+			s.loop.now = s.now
 			b := s.loop.event(a)
 			if b == nil {
 				s.last = append(s.last, a)
@@ -75,7 +77,7 @@ func (s *sim) settle() error {
 			if err := s.apply(b); err != nil {
 				return err
 			}
-			if st, ok := a.(StartStep); ok {
+			if st, ok := a.(StartStep); ok && s.run.graph[st.Node].role == workflow.RoleStep {
 				s.live = append(s.live, st.Node)
 				s.mark(st.Node, "began")
 			}
@@ -89,7 +91,7 @@ func (s *sim) settle() error {
 	}
 }
 
-func (s *sim) id(i int) string { return s.run.plan.Nodes[i].Step.ID }
+func (s *sim) id(i int) string { return s.run.graph[i].id }
 
 // mark the workspace, unless the step is one of those that change nothing (their
 // checkpoints have the id of the one before).
@@ -99,7 +101,10 @@ func (s *sim) mark(i int, what string) {
 	}
 }
 
-func writes(id string) bool { return id[len(id)-1]%3 != 0 }
+func writes(id string) bool {
+	id = strings.TrimRight(id, "]")
+	return id[len(id)-1]%3 != 0
+}
 
 // finish ends a running attempt; with nothing else running the workspace is stored.
 func (s *sim) finish(i int, o Outcome) error {
@@ -108,7 +113,7 @@ func (s *sim) finish(i int, o Outcome) error {
 	if o.Status == StepSucceeded {
 		s.mark(i, "done")
 	}
-	if len(s.live) == 0 && i < s.run.finally && !s.run.Hard {
+	if len(s.live) == 0 && !s.run.graph[i].late && !s.run.Hard {
 		f.Checkpoint = s.store()
 	}
 	return s.apply(f)

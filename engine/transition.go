@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"flowrun.dev/flow/workflow"
 )
 
 // TransitionError is an event that is impossible in the state that the earlier
@@ -44,6 +46,7 @@ func (r *Run) Apply(e Event) error {
 	if err != nil {
 		return err
 	}
+	r.at = e.At
 	if state, ok := r.move(e, node); !ok {
 		return r.impossible(e, node, state)
 	}
@@ -64,6 +67,19 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 		step = b.Step
 	case StepStarted:
 		step, attempt = b.Step, b.Attempt
+	case ForeachExpanded:
+		step = b.Step
+	case BatchStarted:
+		step = b.Step
+	case IterationStarted:
+		step = b.Step
+	case UntilEvaluated:
+		step = b.Step
+	case StopRequested:
+		if b.Step == "" {
+			return -1, 0, nil
+		}
+		step = b.Step
 	case StepFinished:
 		step, attempt = b.Step, b.Attempt
 	case TurnCompleted:
@@ -73,7 +89,7 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 	default:
 		return -1, 0, nil
 	}
-	i, ok := r.plan.ByID[step]
+	i, ok := r.find(step)
 	if !ok {
 		return -1, 0, fmt.Errorf("apply event %d (%s): the workflow has no step %q", e.Seq, e.Body.Type(), step)
 	}
@@ -103,6 +119,16 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 			ok = r.scheduleRetry(i, b)
 		case TurnCompleted:
 			ok = r.turn(i, e.Seq, b)
+		case ForeachExpanded:
+			ok = r.expanded(i, e.Seq, b)
+		case BatchStarted:
+			ok = r.batch(i, b)
+		case IterationStarted:
+			ok = r.iterate(i, b)
+		case UntilEvaluated:
+			ok = r.judged(i, b)
+		case StopRequested:
+			ok = r.stopAsked(i, b)
 		}
 		return fmt.Sprintf("%s after %d attempts", n.Status, n.Attempts), ok
 	}
@@ -126,6 +152,8 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 		ok = r.imported(b)
 	case CancelRequested:
 		ok = r.cancel(e.At, b.Cause)
+	case StopRequested:
+		ok = r.stopAsked(-1, b)
 	case RunFinished:
 		ok = r.finishRun(e, b)
 	}
@@ -159,12 +187,15 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 	}
 	if r.next != nil {
 		r.Start.Text, r.Start.Files = b.Text, b.Files
-		r.adopt(r.next)
+		r.construct(r.next, r.pastOf(nil))
 		r.next = nil
+	}
+	if !r.forget(b.Reset) {
+		return false
 	}
 	resets := newNodeSet(len(r.Nodes))
 	for _, s := range b.Reset {
-		i, ok := r.plan.ByID[s.Step]
+		i, ok := r.find(s.Step)
 		if !ok {
 			return false
 		}
@@ -177,7 +208,7 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 		case resets.has(i):
 		case n.Status == StepRunning || n.Status == StepRetrying:
 			return false // in flight when the owner died: has to be reset
-		case n.Tries > 0 && i < r.finally:
+		case r.worked(i):
 			kept = max(kept, n.endSeq)
 		}
 	}
@@ -191,16 +222,81 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 		r.Nodes[i].Turn = turn
 	}
 	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		if !r.ended(i) { // who asked it to stop asked in another attempt
+			n.Stop, n.StopReason = "", ""
+		}
 		// A conversation goes on only with the files of its turn.
-		if n := &r.Nodes[i]; n.Turn != nil && (b.Checkpoint == "" || n.Turn.Checkpoint != b.Checkpoint) {
+		if n.Turn != nil && (b.Checkpoint == "" || n.Turn.Checkpoint != b.Checkpoint) {
 			n.Turn = nil
 		}
 	}
 	r.Status, r.Class, r.Cause, r.Attempt = RunRunning, ClassNone, "", b.Attempt
 	r.ActiveSince, r.FinishedAt = e.At, time.Time{}
-	r.CancelCause, r.CancelAt, r.Hard = "", time.Time{}, false
+	r.CancelCause, r.CancelAt, r.Hard, r.stopped = "", time.Time{}, false, ""
 	r.Sandbox, r.since = "", nil
 	r.rebuild()
+	return true
+}
+
+// worked: the step ended and may have left something in the workspace.
+func (r *Run) worked(i int) bool {
+	n, g := &r.Nodes[i], &r.graph[i]
+	return g.role == workflow.RoleStep && !g.late && n.Tries > 0 && n.endSeq > 0
+}
+
+// forget makes the graph anew without what a resume drops: the instances of
+// scopes that start over, and the rounds after one that runs again.
+func (r *Run) forget(resets []StepReset) bool {
+	out, again := map[int]bool{}, map[string]bool{}
+	cut := map[string]int{} // repeat → rounds that stay
+	for _, s := range resets {
+		i, ok := r.find(s.Step)
+		if !ok {
+			return false
+		}
+		g := &r.graph[i]
+		if s.Forget && g.scope != nil {
+			for _, f := range g.scope.frames {
+				out[f] = true
+			}
+			cut[g.id] = 0
+		}
+		if s.Again {
+			again[g.id] = true
+		}
+		if f := r.frames[g.frame]; g.frame > 0 && r.graph[f.parent].role == workflow.RoleRepeat {
+			for k, other := range r.graph[f.parent].scope.frames {
+				if other == g.frame {
+					if had, ok := cut[r.graph[f.parent].id]; !ok || k+1 < had {
+						cut[r.graph[f.parent].id] = k + 1
+					}
+				} else if other > g.frame {
+					out[other] = true
+				}
+			}
+		}
+	}
+	if len(out) == 0 && len(cut) == 0 && len(again) == 0 {
+		return true
+	}
+	p := r.pastOf(func(i int) bool { return r.within(i, out) })
+	for id, rounds := range cut {
+		x := p.expansions[id]
+		switch {
+		case x == nil:
+		case rounds == 0:
+			delete(p.expansions, id)
+		default:
+			x.rounds, x.until = rounds, TruthUnknown
+		}
+	}
+	for id := range again {
+		if x := p.expansions[id]; x != nil {
+			x.again = true
+		}
+	}
+	r.construct(r.plan, p)
 	return true
 }
 
@@ -250,10 +346,10 @@ func (r *Run) imported(b WorkspaceImported) bool {
 
 // mayStart: the node's turn has come, as far as the graph goes.
 func (r *Run) mayStart(i int) bool {
-	if i >= r.finally {
+	if r.graph[i].frame == 0 && i >= r.finally {
 		return r.open == 0 && i == r.finallyNext && r.Nodes[i].Status == StepPending
 	}
-	return r.ready.has(i)
+	return r.Nodes[i].Stop == "" && (r.ready.has(i) || r.admissible(i))
 }
 
 // evaluated: pending → pending with a known condition, or failed.
@@ -263,6 +359,7 @@ func (r *Run) evaluated(i int, seq int64, b ConditionEvaluated) bool {
 		return false
 	}
 	r.fresh.clear()
+	r.admit(i)
 	if b.Error != "" {
 		n.Status, n.Reason = StepFailed, b.Error
 		n.Last = &Outcome{Status: StepFailed, Class: ClassInvalid, Error: b.Error}
@@ -301,6 +398,9 @@ func (r *Run) notRun(i int, seq int64, reason string) bool {
 	r.doomed.remove(i)
 	r.retrying.remove(i)
 	n.Status, n.Reason, n.RetryAt = StepIsNotRun, reason, time.Time{}
+	if n.Upstream < 0 {
+		r.cutShort(i)
+	}
 	r.end(i, seq)
 	return true
 }
@@ -316,6 +416,7 @@ func (r *Run) start(i int, e Event, attempt int) bool {
 		if !r.mayStart(i) || n.condition && n.Condition != TruthTrue {
 			return false
 		}
+		r.admit(i)
 		r.ready.remove(i)
 		n.FirstStart = e.At
 	case StepRetrying:
@@ -331,8 +432,20 @@ func (r *Run) start(i int, e Event, attempt int) bool {
 	n.Status = StepRunning
 	n.Attempts++
 	n.Tries++
-	r.running.add(i)
+	if r.graph[i].role == workflow.RoleStep {
+		r.running.add(i)
+	} else {
+		r.opened(i, e.At)
+	}
 	return true
+}
+
+// cutShort: the node did not run, or not to its end, because something outside of
+// it stopped it. The scope around it cannot have succeeded then.
+func (r *Run) cutShort(i int) {
+	if f := r.graph[i].frame; f > 0 {
+		r.graph[r.frames[f].parent].scope.cut++
+	}
 }
 
 // finished: running → succeeded, failed, timed_out, cancelled or interrupted.
@@ -346,16 +459,26 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 	default:
 		return false
 	}
+	leaf := r.graph[i].role == workflow.RoleStep
+	if !leaf && !r.attention.has(i) {
+		return false // something inside has not ended
+	}
 	n.Status, n.Last = b.Outcome.Status, slim(b.Outcome)
 	if !continues(b.Outcome) {
 		n.Turn = nil
 	}
 	r.running.remove(i)
-	if n.Status == StepFailed || n.Status == StepTimedOut {
+	switch {
+	case !leaf:
+		r.fresh.clear()
+	case (n.Status == StepFailed || n.Status == StepTimedOut) && n.Stop == "":
 		r.fresh.add(i)
 	}
+	if n.Status == StepCancelled || n.Status == StepInterrupted || n.Stop != "" && n.Status != StepSucceeded {
+		r.cutShort(i)
+	}
 	r.end(i, seq)
-	if i >= r.finally {
+	if r.graph[i].late || !leaf {
 		return true // what finally does is outside what a resume restores
 	}
 	r.since = append(r.since, i)
@@ -424,7 +547,7 @@ func (r *Run) finishRun(e Event, b RunFinished) bool {
 func (r *Run) impossible(e Event, node int, state string) error {
 	err := &TransitionError{Seq: e.Seq, Event: e.Body.Type(), State: state}
 	if node >= 0 {
-		err.Step = r.plan.Nodes[node].Step.ID
+		err.Step = r.graph[node].id
 	}
 	var h []string
 	for _, t := range r.trail {

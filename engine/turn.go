@@ -19,7 +19,7 @@ func (l *Loop) finish(outcomes []result) error {
 	}
 	ids, broken := l.cover(outcomes)
 	for k, o := range outcomes {
-		f := StepFinished{Step: l.Run.plan.Nodes[o.node].Step.ID, Attempt: o.attempt, Outcome: o.outcome}
+		f := StepFinished{Step: l.Run.graph[o.node].id, Attempt: o.attempt, Outcome: o.outcome}
 		f.Checkpoint = ids[k]
 		if err := l.record(f); err != nil {
 			return err
@@ -39,15 +39,15 @@ func (l *Loop) finish(outcomes []result) error {
 // toCover are the steps whose changes a checkpoint taken now would hold; none
 // while a step runs (they share the tree), in finally, and after a hard stop.
 func (l *Loop) toCover(outcomes []result) []string {
-	if len(l.live) > 0 || l.Run.Hard || outcomes[0].node >= l.Run.finally {
+	if len(l.live) > 0 || l.Run.Hard || l.Run.graph[outcomes[0].node].late {
 		return nil
 	}
 	var steps []string
 	for _, i := range l.Run.since {
-		steps = append(steps, l.Run.plan.Nodes[i].Step.ID)
+		steps = append(steps, l.Run.graph[i].id)
 	}
 	for _, o := range outcomes {
-		steps = append(steps, l.Run.plan.Nodes[o.node].Step.ID)
+		steps = append(steps, l.Run.graph[o.node].id)
 	}
 	return steps
 }
@@ -80,7 +80,7 @@ func (l *Loop) decide() error {
 			if err := l.record(b); err != nil {
 				return err
 			}
-			if s, ok := a.(StartStep); ok {
+			if s, ok := a.(StartStep); ok && l.Run.graph[s.Node].role == workflow.RoleStep {
 				l.starts = append(l.starts, s)
 			}
 		}
@@ -94,13 +94,25 @@ func (l *Loop) decide() error {
 func (l *Loop) event(a Action) Body {
 	id := ""
 	if i := a.about(); i >= 0 {
-		id = l.Run.plan.Nodes[i].Step.ID
+		id = l.Run.graph[i].id
 	}
 	switch a := a.(type) {
 	case EvaluateCondition:
 		return l.evaluate(a.Node, id)
 	case StartStep:
-		return StepStarted{Step: id, Attempt: a.Attempt}
+		return StepStarted{Step: id, Attempt: a.Attempt, Kind: l.kind(a.Node)}
+	case ExpandScope:
+		return l.expand(a.Node, id)
+	case StartBatch:
+		return BatchStarted{Step: id, N: a.N}
+	case StartRound:
+		return IterationStarted{Step: id, N: a.N}
+	case EvaluateUntil:
+		return l.until(a.Node, a.N, id)
+	case CloseScope:
+		return l.close(a.Node, id)
+	case RequestStop:
+		return StopRequested{Step: id, Rest: a.Rest, Status: a.Status, Reason: a.Reason}
 	case SkipStep:
 		return StepSkipped{Step: id}
 	case NotRun:
@@ -110,7 +122,7 @@ func (l *Loop) event(a Action) Body {
 	case CancelRun:
 		return CancelRequested(a)
 	case FinishRun:
-		return RunFinished(a)
+		return l.finishRun(a)
 	default:
 		return nil
 	}
@@ -118,7 +130,7 @@ func (l *Loop) event(a Action) Body {
 
 // evaluate a step's `if`, on the workspace where it asks for files.
 func (l *Loop) evaluate(i int, id string) Body {
-	c := l.Run.conds.of(l.Run.plan.Nodes[i].Step)
+	c := l.Run.conditionOf(&l.Run.graph[i])
 	vars, err := l.vars(i, c.UsesFiles())
 	if err != nil {
 		return ConditionEvaluated{Step: id, Error: err.Error()}
@@ -131,10 +143,11 @@ func (l *Loop) evaluate(i int, id string) Body {
 }
 
 func (l *Loop) vars(i int, files bool) (workflow.Vars, error) {
-	refs, ok := l.refs[i]
+	key := l.Run.graph[i].tmpl.Step
+	refs, ok := l.refs[key]
 	if !ok {
-		refs = RefsOf(l.Run.plan.Nodes[i].Step)
-		l.refs[i] = refs
+		refs = RefsOf(key)
+		l.refs[key] = refs
 	}
 	env, err := l.env()
 	if err != nil {
@@ -169,11 +182,11 @@ func (l *Loop) act() {
 
 // start runs one attempt in a goroutine whose end is its result.
 func (l *Loop) start(s StartStep) {
-	step := l.Run.plan.Nodes[s.Node].Step
+	step := l.Run.graph[s.Node].step
 	ctx, cancel := context.WithCancelCause(l.ctx)
 	l.live[s.Node] = cancel
 	vars, err := l.vars(s.Node, true)
-	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
+	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Alone: l.Run.alone(s.Node), Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
 	started := l.now.UTC()
 	go func() {
 		defer cancel(nil)

@@ -18,40 +18,18 @@ type Sources struct {
 }
 
 // RefsOf collects the step fields that a step's expressions read: those of its
-// `if`, env, script or prompt, and outputs.
+// `if`, env, script or prompt, loops and outputs.
 func RefsOf(step *workflow.Step) []workflow.Ref {
-	var refs []workflow.Ref
-	add := func(t *workflow.Template) {
-		if t != nil {
-			refs = append(refs, t.Refs()...)
+	refs := step.Refs()
+	seen := make(map[workflow.Ref]bool, len(refs))
+	out := refs[:0]
+	for _, r := range refs {
+		if !seen[r] && r.Step != "self" {
+			seen[r] = true
+			out = append(out, r)
 		}
 	}
-	if step.If != nil {
-		refs = append(refs, step.If.Refs()...)
-	}
-	for _, e := range step.Env {
-		add(e.Value)
-	}
-	for _, o := range step.Outputs {
-		add(o.Expr)
-	}
-	if step.Cache != nil {
-		for _, k := range step.Cache.Key {
-			add(k.Value)
-		}
-	}
-	if step.Run != nil {
-		add(step.Run.Script)
-		for _, a := range step.Run.Argv {
-			add(a)
-		}
-	}
-	if a := step.Agent; a != nil {
-		add(a.Prompt)
-		add(a.SystemPrompt)
-		add(a.AppendSystemPrompt)
-	}
-	return refs
+	return out
 }
 
 // EnvOf evaluates the file's `env` for expressions. It depends on the inputs and
@@ -84,20 +62,27 @@ func (r *Run) runView() workflow.RunView {
 // (RefsOf, found once a step) are looked at: with 10,000 steps in a row, a view of
 // all earlier ones would make the run quadratic.
 func VarsFor(ctx context.Context, run *Run, node int, refs []workflow.Ref, src Sources) (workflow.Vars, error) {
+	vars, err := varsIn(ctx, run, run.graph[node].frame, refs, src)
+	vars.Success, vars.Failure = run.outlook(node)
+	return vars, err
+}
+
+// varsIn are the values that expressions of a frame see.
+func varsIn(ctx context.Context, run *Run, f int, refs []workflow.Ref, src Sources) (workflow.Vars, error) {
 	vars := workflow.Vars{
 		Inputs:    src.Inputs,
 		Env:       src.Env,
 		Files:     src.Files,
 		Run:       run.runView(),
+		Loop:      run.frames[f].loop,
 		Cancelled: run.CancelCause != "" && run.CancelCause != "timeout",
 	}
-	vars.Success, vars.Failure = run.outlook(node)
 	if len(refs) == 0 {
 		return vars, nil
 	}
 	vars.Steps = make(map[string]workflow.StepView, len(refs))
 	for _, ref := range refs {
-		i, ok := run.plan.ByID[ref.Step]
+		i, ok := run.resolve(f, ref.Step)
 		if !ok || !run.ended(i) {
 			continue
 		}
@@ -116,7 +101,7 @@ func VarsFor(ctx context.Context, run *Run, node int, refs []workflow.Ref, src S
 // outlook is success() and failure(): for a step about all that it needs, for a
 // finally node about the run's steps.
 func (r *Run) outlook(node int) (success, failure bool) {
-	if node >= r.finally {
+	if r.graph[node].late && r.graph[node].frame == 0 {
 		status, _ := r.verdict()
 		_, bad := r.failed.worst()
 		return status == RunSucceeded, bad || status == RunFailed
@@ -152,7 +137,7 @@ func fetch(ctx context.Context, run *Run, i int, ref workflow.Ref, src Sources, 
 	if !stderr && ref.Field != "stdout" || src.Output == nil || n.Last == nil || n.Last.Log == "" {
 		return nil
 	}
-	text, err := src.Output(ctx, ref.Step, n.Attempts, n.Last.Log, stderr)
+	text, err := src.Output(ctx, run.graph[i].id, n.Attempts, n.Last.Log, stderr)
 	if err != nil {
 		return fmt.Errorf("read %s of step %s: %w", ref.Field, ref.Step, err)
 	}

@@ -46,6 +46,9 @@ func (t *tally) add(r *Run, i, by int) {
 // counts says whether, and as what, an ended node makes the run not succeed.
 func (r *Run) counts(i int) (rank, bool) {
 	n := &r.Nodes[i]
+	if n.Stop != "" && n.Status != StepSucceeded {
+		return 0, false // its end was wanted
+	}
 	switch n.Status {
 	case StepFailed, StepTimedOut:
 		k := rankStep
@@ -54,13 +57,17 @@ func (r *Run) counts(i int) (rank, bool) {
 		}
 		// A spent budget or a rate limit concerns the run, so continue_on_error
 		// does not tolerate it.
-		if r.plan.Nodes[i].Step.ContinueOnError && k != rankBudget && k != rankRateLimit {
+		if r.graph[i].tolerant() && k != rankBudget && k != rankRateLimit {
 			return 0, false
 		}
 		return k, true
 	case StepCancelled, StepInterrupted:
 		// In a run that was asked to stop, the run's own cause goes first (verdict);
-		// in any other one something stopped the step that is not its fault.
+		// in any other one something stopped the step that is not its fault: a limit
+		// that another step ran into, or what is under the run.
+		if n.Last != nil && (n.Last.Class == ClassBudget || n.Last.Class == ClassRateLimit) {
+			return rankOf(n.Last.Class), true
+		}
 		return rankInfrastructure, true
 	}
 	return 0, false
@@ -121,7 +128,7 @@ func (r *Run) finish() FinishRun {
 	if status == RunSucceeded {
 		if k, bad := r.failedFin.worst(); bad {
 			f.Status, f.Class = RunFailed, classOf(k)
-			counted, from, to = &r.failedFin, r.finally, len(r.Nodes)
+			counted, from, to = &r.failedFin, r.finally, len(r.plan.Nodes)
 		}
 	}
 	switch {
@@ -153,7 +160,7 @@ func (r *Run) firstOf(k rank, from, to int) string {
 		if n.Last != nil && n.Last.Error != "" {
 			why = n.Last.Error
 		}
-		id := r.plan.Nodes[i].Step.ID
+		id := r.graph[i].id
 		if why == "" {
 			return fmt.Sprintf("step %s: %s", id, n.Status)
 		}

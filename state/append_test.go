@@ -173,7 +173,7 @@ func TestAcceptedChanges(t *testing.T) {
 	put(t, o, finished("build", 1, engine.StepSucceeded), started("old", 1))
 	put(t, o, finished("old", 1, engine.StepFailed), engine.RunFinished{Status: engine.RunFailed})
 	o.SetKinds(map[string]string{"build": "run", "new": "agent"})
-	put(t, o, engine.RunResumed{Attempt: 2, Text: []byte("steps: []")}, started("new", 1))
+	put(t, o, engine.RunResumed{Attempt: 2, Text: []byte("steps: []"), Removed: []string{"old"}}, started("new", 1))
 	got := steps(t, s, o.RunID())
 	if _, ok := got["old"]; ok || len(got) != 2 || got["build"].Status != engine.StepSucceeded {
 		t.Errorf("the steps are %+v", got)

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -49,10 +51,17 @@ func (n logName) check() error {
 	return nil
 }
 
-// file is the log's name on disk: ids have a–z, 0–9 and _ only, but a name from
-// elsewhere must stay one, too.
+// maxLogName bounds a log's name on disk, in bytes; file systems take 255.
+const maxLogName = 200
+
+// file is the log's name on disk: the step's id, which for an item of a foreach
+// holds text from elsewhere, made one name.
 func (n logName) file() string {
 	step := strings.NewReplacer("/", "%2F", ".", "%2E", "\x00", "%00").Replace(n.step)
+	if len(step) > maxLogName {
+		sum := sha256.Sum256([]byte(n.step))
+		step = step[:maxLogName-33] + "~" + hex.EncodeToString(sum[:16])
+	}
 	return step + "." + strconv.Itoa(n.attempt) + ".log"
 }
 

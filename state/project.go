@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
@@ -97,10 +98,13 @@ func (c *change) resume(e engine.Event, b *engine.RunResumed) error {
 	if _, err := c.w.exec("UPDATE runs SET kinds = ? WHERE key = ? AND kinds <> ?1", string(kinds), key); err != nil {
 		return err
 	}
-	if b.Text != nil && c.o.kinds != nil { // steps that the accepted definition has no more
-		_, err := c.w.exec("DELETE FROM steps WHERE run = ? AND step NOT IN (SELECT key FROM json_each(?))", key, string(kinds))
+	if len(b.Removed) > 0 { // instances that are made anew, and steps that the accepted definition has no more
+		removed, err := json.Marshal(b.Removed)
 		if err != nil {
 			return err
+		}
+		if _, err := c.w.exec("DELETE FROM steps WHERE run = ? AND step IN (SELECT value FROM json_each(?))", key, string(removed)); err != nil {
+			return fmt.Errorf("remove steps: %w", err)
 		}
 	}
 	for _, r := range b.Reset {
@@ -113,7 +117,7 @@ func (c *change) resume(e engine.Event, b *engine.RunResumed) error {
 
 func (c *change) startRecord(e engine.Event, b engine.StepStarted) error {
 	key, err := c.w.insert("INSERT INTO records (run, step, attempt, kind, status, started_at) VALUES (?, ?, ?, ?, 'running', ?)",
-		c.o.row.key, b.Step, int64(b.Attempt), c.o.kinds[b.Step], e.At.UnixNano())
+		c.o.row.key, b.Step, int64(b.Attempt), cmp.Or(b.Kind, c.o.kinds[b.Step]), e.At.UnixNano())
 	if err != nil {
 		return fmt.Errorf("insert record of step %q, attempt %d: %w", b.Step, b.Attempt, err)
 	}

@@ -2,12 +2,14 @@ package steps
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
+
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
 )
 
 // Run executes one attempt; see engine.Runner.
@@ -89,28 +91,37 @@ func (h *Host) evalOutputs(sb sandbox.Sandbox, a engine.Attempt, out engine.Outc
 	vars := a.Vars
 	vars.Self = self
 	vars.Files = sb.Files()
-	values := map[string]any{}
+	values, err := h.Compute(a.Step.Outputs, vars)
+	if err != nil {
+		return failInvalid(out, err.Error())
+	}
 	for k, v := range out.Outputs {
-		values[k] = v
-	}
-	var errs []error
-	for _, o := range a.Step.Outputs {
-		v, err := o.Expr.Eval(vars)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("evaluate output %s: %w", o.Name, err))
-			continue
+		if _, written := values[k]; !written {
+			values[k] = v
 		}
-		if err := h.holdsSecret(o.Name, v); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		values[o.Name] = v
-	}
-	if err := errors.Join(errs...); err != nil {
-		return failInvalid(out, h.cfg.Redact.String(err.Error()))
 	}
 	out.Outputs = values
 	return out
+}
+
+// Compute evaluates outputs; see engine.Runner.
+func (h *Host) Compute(outputs []workflow.Output, vars workflow.Vars) (map[string]any, error) {
+	values := make(map[string]any, len(outputs))
+	var errs *multierror.Error
+	for _, o := range outputs {
+		v, err := o.Expr.Eval(vars)
+		if err == nil {
+			err = h.holdsSecret(o.Name, v)
+		} else {
+			err = fmt.Errorf("evaluate output %s: %w", o.Name, err)
+		}
+		errs = multierror.Append(errs, err)
+		values[o.Name] = v
+	}
+	if err := errs.ErrorOrNil(); err != nil {
+		return nil, h.cfg.Redact.Error(err)
+	}
+	return values, nil
 }
 
 func failInvalid(out engine.Outcome, text string) engine.Outcome {

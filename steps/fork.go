@@ -9,7 +9,6 @@ import (
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
-	"flowrun.dev/flow/workflow"
 )
 
 // Steps that may run at the same time each work on a fork: a sandbox of their own
@@ -19,36 +18,17 @@ import (
 
 // fork is the place of one attempt that may overlap others.
 type fork struct {
-	sb   sandbox.Sandbox
-	from string               // the checkpoint that it started on
-	base *checkpoint.Manifest // its tree
+	sb         sandbox.Sandbox
+	from       string               // the checkpoint that it started on
+	base       *checkpoint.Manifest // its tree
+	onConflict string               // of the step: fail, ours, theirs
 	// unmerged is set while its changes wait for their Checkpoint.
 	unmerged bool
 }
 
-// overlaps says whether another step may run at the same time. Instances of loops
-// are not in the plan: they may.
-func (h *Host) overlaps(step string) bool {
-	if !h.cfg.Capabilities.Forks || h.cfg.Workflow.MaxParallel == 1 {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.plan == nil {
-		h.plan, h.alone = workflow.BuildPlan(h.cfg.Workflow), map[string]bool{}
-	}
-	alone, ok := h.alone[step]
-	if !ok {
-		i, known := h.plan.ByID[step]
-		alone = known && h.plan.Overlaps(i) < 0
-		h.alone[step] = alone
-	}
-	return !alone
-}
-
 // placeFor is the sandbox of an attempt: the run's, or a fork.
 func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.Body)) (sandbox.Sandbox, error) {
-	if !h.overlaps(a.Step.ID) {
+	if a.Alone || !h.cfg.Capabilities.Forks {
 		sb, err := h.sandboxFor(ctx, emit)
 		if err != nil {
 			return nil, err
@@ -60,7 +40,7 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 		return nil, err
 	}
 	h.mu.Lock()
-	f := &fork{from: h.last}
+	f := &fork{from: h.last, onConflict: a.Step.OnConflict}
 	old := h.forks[a.Step.ID]
 	if h.forks == nil {
 		h.forks = map[string]*fork{}
@@ -192,7 +172,7 @@ func (h *Host) mergeTrees(ctx context.Context, step string, f *fork, snap checkp
 		if !strings.HasPrefix(path, workspaceInTar+"/") {
 			return checkpoint.Theirs // outside the workspace the later writer wins
 		}
-		return h.onConflict(step)
+		return f.side()
 	})
 	if err != nil {
 		return snap, err
@@ -203,14 +183,13 @@ func (h *Host) mergeTrees(ctx context.Context, step string, f *fork, snap checkp
 	return checkpoint.Snapshot{Manifest: m, Changes: checkpoint.Diff(ours, m), Batch: snap.Batch}, nil
 }
 
-func (h *Host) onConflict(step string) checkpoint.Side {
-	if i, ok := h.plan.ByID[step]; ok {
-		switch h.plan.Nodes[i].Step.OnConflict {
-		case "ours":
-			return checkpoint.Ours
-		case "theirs":
-			return checkpoint.Theirs
-		}
+// side is who wins where both changed a path, as on_conflict says.
+func (f *fork) side() checkpoint.Side {
+	switch f.onConflict {
+	case "ours":
+		return checkpoint.Ours
+	case "theirs":
+		return checkpoint.Theirs
 	}
 	return checkpoint.Neither
 }

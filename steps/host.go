@@ -114,8 +114,6 @@ type Host struct {
 	forks   map[string]*fork          // of steps that overlap, by step
 	stale   bool                      // forks were merged that the living sandbox has not
 	writers map[string]string         // path → the step that changed it, while there are forks
-	plan    *workflow.Plan            // of the workflow, once somebody asked
-	alone   map[string]bool           // by step: nothing can overlap it
 	drops   sync.WaitGroup            // forks that are being closed
 	pending map[string]*pendingResult // steps with `cache` that missed
 	spoiled map[string]bool           // those whose attempt failed

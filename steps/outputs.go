@@ -3,6 +3,8 @@ package steps
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +46,25 @@ func homeInside(sb sandbox.Sandbox) string {
 
 func stepDirInside(sb sandbox.Sandbox) string { return homeInside(sb) + "/" + stepDirName }
 
-func outputName(a engine.Attempt) string { return fmt.Sprintf("output-%s-%d", a.Step.ID, a.Attempt) }
+func outputName(a engine.Attempt) string {
+	return fmt.Sprintf("output-%s-%d", fileName(a.Step.ID), a.Attempt)
+}
+
+// fileName makes a name of a step's id. The id of an instance holds the text of
+// its item, which may be anything.
+func fileName(step string) string {
+	plain := strings.Map(func(r rune) rune {
+		if r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, step)
+	if plain == step && len(step) <= 100 {
+		return step
+	}
+	sum := sha256.Sum256([]byte(step))
+	return plain[:min(len(plain), 40)] + "-" + hex.EncodeToString(sum[:8])
+}
 
 func outputInside(sb sandbox.Sandbox, a engine.Attempt) string {
 	return stepDirInside(sb) + "/" + outputName(a)

@@ -96,7 +96,9 @@ func checkMixedNetworks(w *workflow.Workflow, caps sandbox.Capabilities) error {
 }
 
 func allSteps(w *workflow.Workflow) []*workflow.Step {
-	return append(append([]*workflow.Step(nil), w.Steps...), w.Finally...)
+	var all []*workflow.Step
+	w.Walk(func(s *workflow.Step) { all = append(all, s) })
+	return all
 }
 
 func stepWith(w *workflow.Workflow, mode string) *workflow.Step {
@@ -115,18 +117,23 @@ func checkCache(w *workflow.Workflow, caps sandbox.Capabilities) error {
 		return nil
 	}
 	var errs *multierror.Error
-	var plan *workflow.Plan
-	for _, s := range w.Steps {
-		if s.Cache == nil {
-			continue
-		}
-		if plan == nil {
-			plan = workflow.BuildPlan(w)
-		}
-		if other := plan.Overlaps(plan.ByID[s.ID]); other >= 0 {
-			errs = multierror.Append(errs, fmt.Errorf("step %s has cache and may run beside step %s, and driver %s cannot give each a fork of the workspace: order them with needs",
-				s.ID, plan.Nodes[other].Step.ID, caps.Driver))
+	var look func(nodes []workflow.Node, alone bool)
+	look = func(nodes []workflow.Node, alone bool) {
+		for i := range nodes {
+			n := &nodes[i]
+			alone := alone && n.Alone
+			if f := n.Step.Foreach; n.Role == workflow.RoleForeach && f.MaxParallel != 1 {
+				look(n.Body, false)
+				continue
+			}
+			if n.Role != workflow.RoleStep {
+				look(n.Body, alone)
+			} else if n.Step.Cache != nil && !alone {
+				errs = multierror.Append(errs, fmt.Errorf("step %s has cache and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
+					n.Step.ID, caps.Driver))
+			}
 		}
 	}
+	look(workflow.BuildPlan(w).Nodes, true)
 	return errs.ErrorOrNil()
 }

@@ -23,7 +23,7 @@ steps:
 		forks      bool
 		want       string
 	}{
-		{"", "", false, "step one has cache and may run beside step two, and driver d cannot give each a fork"},
+		{"", "", false, "step one has cache and may run beside other steps, and driver d cannot give each a fork"},
 		{"", "", true, ""},
 		{"", "one", false, ""},
 		{"max_parallel: 1", "", false, ""},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -38,14 +39,36 @@ func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	}
 	defer cleanup()
 	out := engine.Outcome{Command: h.cfg.Redact.String(shown)}
+	dir, err := cwd(sb, a)
+	if err != nil {
+		return h.invalid(err)
+	}
 	rights, err := rightsOf(sb, a)
 	if err != nil {
 		return h.placeFailed(ctx, out, err)
 	}
 	return h.bounded(ctx, sb, rights, func(enforced sandbox.Rights) engine.Outcome {
-		return h.execScript(ctx, sb, a, c, out, sandbox.Cmd{Argv: argv, Env: env, Rights: enforced,
+		return h.execScript(ctx, sb, a, c, out, sandbox.Cmd{Argv: argv, Env: env, Dir: dir, Rights: enforced,
 			Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
 	})
+}
+
+// cwd is the folder inside that the step starts in, "" for the workspace.
+func cwd(sb sandbox.Sandbox, a engine.Attempt) (string, error) {
+	if a.Step.Cwd == nil {
+		return "", nil
+	}
+	dir, err := a.Step.Cwd.EvalString(a.Vars)
+	if err != nil {
+		return "", fmt.Errorf("evaluate cwd: %w", err)
+	}
+	if dir == "" || dir == "." {
+		return "", nil
+	}
+	if !filepath.IsLocal(dir) {
+		return "", fmt.Errorf("cwd %q: it has to lie in the workspace", dir)
+	}
+	return path.Join(homeInside(sb), workspaceInTar, filepath.ToSlash(dir)), nil
 }
 
 // execScript runs the command of a `run:` step to its end.
@@ -108,7 +131,7 @@ func (h *Host) argv(sb sandbox.Sandbox, a engine.Attempt) (argv []string, shown 
 	if sb.Home() == "" {
 		return nil, "", cleanup, fmt.Errorf("the script has %d bytes; driver %s takes at most %d", len(script), sb.Info().Driver, maxScriptArg)
 	}
-	name := fmt.Sprintf("script-%s-%d", a.Step.ID, a.Attempt)
+	name := fmt.Sprintf("script-%s-%d", fileName(a.Step.ID), a.Attempt)
 	onHost := filepath.Join(sb.Home(), stepDirName, name)
 	if err := os.WriteFile(onHost, []byte(script), 0o644); err != nil {
 		return nil, "", cleanup, fmt.Errorf("write the script: %w", err)

@@ -18,6 +18,7 @@ type generator struct {
 	step  int
 	last  []string // ids of the list so far
 	input string   // type of the input that is made
+	late  bool     // in on_failure or finally
 }
 
 func (g *generator) pick(words ...string) string { return words[g.rng.IntN(len(words))] }
@@ -50,7 +51,7 @@ func (g *generator) of(in string) object {
 			in == inInput && slices.Contains([]string{"required", "enum", "pattern"}, k.Name),
 			in == inSecret && slices.Contains([]string{"file", "inject"}, k.Name),
 			in == inAgent && k.Name == "prompt_file",
-			k.Name == "access" && kind != "run":
+			slices.Contains([]string{"access", "cwd"}, k.Name) && kind != "run":
 			continue
 		}
 		if v := g.value(in, k); v != nil {
@@ -58,6 +59,10 @@ func (g *generator) of(in string) object {
 		}
 	}
 	switch in {
+	case inStep:
+		if !slices.ContainsFunc(o, func(m member) bool { return m.name == "foreach" }) {
+			o = slices.DeleteFunc(o, func(m member) bool { return slices.Contains([]string{"max_parallel", "batch", "fail_fast"}, m.name) })
+		}
 	case inAgent:
 		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "prompt" || m.name == "provider" || m.name == "cassette" })
 		o = append(o, member{"prompt", "do it"})
@@ -99,6 +104,9 @@ func (g *generator) value(in string, k Key) any {
 	case typeStrings:
 		return g.some(2, func(int) any { return g.pick("a/", "*.o") })
 	case typeIDs:
+		if g.late {
+			return nil
+		}
 		if len(g.last) < 2 {
 			return []any{}
 		}
@@ -112,7 +120,7 @@ func (g *generator) value(in string, k Key) any {
 	case typeNamed:
 		return object{{"in_1", g.of(k.Of)}}
 	case typeSteps:
-		g.last = nil
+		g.last, g.late = nil, k.Name != "steps"
 		return g.some(3, func(int) any { return g.of(k.Of) })
 	case typeSecrets:
 		return []any{"S1", append(object{{"name", "S2"}}, slices.DeleteFunc(g.of(k.Of), func(m member) bool { return m.name == "name" })...)}
@@ -126,6 +134,8 @@ func (g *generator) value(in string, k Key) any {
 			return "do it"
 		}
 		return g.of(k.Of)
+	case typeForeach:
+		return []any{[]any{"a", 1}, object{{"os", []any{"a", "b"}}}}[g.rng.IntN(2)]
 	case typeAccess:
 		if g.rng.IntN(2) == 0 {
 			return "read"

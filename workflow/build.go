@@ -4,15 +4,15 @@ import "slices"
 
 // BuildPlan makes the graph of a checked workflow, in linear time.
 func BuildPlan(w *Workflow) *Plan {
-	p := &Plan{Workflow: w, ByID: make(map[string]int, len(w.Steps)+len(w.Finally))}
+	n := len(w.Steps) + len(w.OnFailure) + len(w.Finally)
+	p := &Plan{Workflow: w, ByID: make(map[string]int, n), Nodes: make([]Node, 0, n)}
 	for _, s := range w.Steps {
-		p.ByID[s.ID] = len(p.Nodes)
-		p.Nodes = append(p.Nodes, Node{Step: s})
+		p.Nodes = append(p.Nodes, nodeOf(s))
 	}
-	p.link()
-	for i, s := range w.Finally {
-		p.ByID[s.ID] = len(p.Nodes)
-		n := Node{Step: s, Finally: true}
+	link(p.Nodes)
+	for i, s := range append(slices.Clip(w.OnFailure), w.Finally...) {
+		n := nodeOf(s)
+		n.Finally, n.OnFailure, n.Alone = true, i < len(w.OnFailure), true
 		if i > 0 {
 			n.Needs = []int{len(p.Nodes) - 1}
 			last := &p.Nodes[len(p.Nodes)-1]
@@ -20,18 +20,45 @@ func BuildPlan(w *Workflow) *Plan {
 		}
 		p.Nodes = append(p.Nodes, n)
 	}
+	for i := range p.Nodes {
+		p.ByID[p.Nodes[i].Step.ID] = i
+	}
 	return p
 }
 
-// link sets the edges of the steps. frontier holds the steps so far that no
+// nodeOf wraps a step: foreach around repeat around the step itself.
+func nodeOf(s *Step) Node {
+	n := Node{Step: s, Role: s.role()}
+	if n.Role == RoleGroup {
+		for _, c := range s.Steps {
+			n.Body = append(n.Body, nodeOf(c))
+		}
+		link(n.Body)
+	}
+	if s.Repeat != nil {
+		n.Alone = true
+		n = Node{Step: s, Role: RoleRepeat, Body: []Node{n}}
+	}
+	if s.Foreach != nil {
+		n.Alone = true
+		n = Node{Step: s, Role: RoleForeach, Body: []Node{n}}
+	}
+	return n
+}
+
+// link sets the edges of a list of steps. frontier holds the steps so far that no
 // other step waits for: who waits for all of them waits for all steps above.
-func (p *Plan) link() {
+func link(nodes []Node) {
+	ids := make(map[string]int, len(nodes))
+	for i := range nodes {
+		ids[nodes[i].Step.ID] = i
+	}
 	frontier := map[int]bool{}
-	for i := range p.Nodes {
-		n := &p.Nodes[i]
+	for i := range nodes {
+		n := &nodes[i]
 		if n.Step.HasNeeds {
 			for _, id := range n.Step.Needs {
-				n.Needs = append(n.Needs, p.ByID[id])
+				n.Needs = append(n.Needs, ids[id])
 			}
 		} else {
 			for j := range frontier {
@@ -40,9 +67,61 @@ func (p *Plan) link() {
 			slices.Sort(n.Needs)
 		}
 		for _, j := range n.Needs {
-			p.Nodes[j].Dependents = append(p.Nodes[j].Dependents, i)
+			nodes[j].Dependents = append(nodes[j].Dependents, i)
 			delete(frontier, j)
 		}
 		frontier[i] = true
 	}
+	setAlone(nodes)
+}
+
+// setAlone finds the nodes that every other one waits for, or that wait for it, in
+// linear time: in an order that respects the edges, all nodes before such a one lead
+// to it (it is the only one of them that nothing before it waits for), and all after
+// it come from it.
+func setAlone(nodes []Node) {
+	waits := make([]int, len(nodes))
+	order := make([]int, 0, len(nodes))
+	for i := range nodes {
+		if waits[i] = len(nodes[i].Needs); waits[i] == 0 {
+			order = append(order, i)
+		}
+	}
+	for k := 0; k < len(order); k++ { // grows
+		for _, d := range nodes[order[k]].Dependents {
+			if waits[d]--; waits[d] == 0 {
+				order = append(order, d)
+			}
+		}
+	}
+	last := make([]bool, len(nodes)) // all before it lead to it
+	ends := func(from, step int, edges func(*Node) []int, found func(i int)) {
+		open := map[int]bool{}
+		for k := from; k >= 0 && k < len(order); k += step {
+			for _, j := range edges(&nodes[order[k]]) {
+				delete(open, j)
+			}
+			open[order[k]] = true
+			if len(open) == 1 {
+				found(order[k])
+			}
+		}
+	}
+	ends(0, 1, func(n *Node) []int { return n.Needs }, func(i int) { last[i] = true })
+	ends(len(order)-1, -1, func(n *Node) []int { return n.Dependents }, func(i int) { nodes[i].Alone = last[i] })
+}
+
+// Walk calls f for every step of the workflow, also those in groups, in file
+// order: steps, on_failure, finally.
+func (w *Workflow) Walk(f func(*Step)) {
+	var walk func(list []*Step)
+	walk = func(list []*Step) {
+		for _, s := range list {
+			f(s)
+			walk(s.Steps)
+		}
+	}
+	walk(w.Steps)
+	walk(w.OnFailure)
+	walk(w.Finally)
 }

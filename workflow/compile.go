@@ -23,12 +23,24 @@ type scope struct {
 	file *fileParser
 	step int // index of the step, -1 outside of steps
 	kind scopeKind
+	// hidden says why a step of the file cannot be read here, "" when it can. Nil:
+	// none can.
+	hidden func(id string) string
+}
+
+// with is a copy for another kind of place.
+func (sc *scope) with(kind scopeKind) *scope {
+	c := *sc
+	c.kind = kind
+	return &c
 }
 
 // scopeKind are the variables beside inputs, env, steps and run.
 type scopeKind struct {
 	self  bool // `self`, in outputs
 	files bool // files.*
+	// item (with index) and iteration: inside foreach and repeat.
+	item, iteration bool
 }
 
 // Limits of one expression in bytes, and of the expressions of a file.
@@ -129,7 +141,7 @@ func compile(source string, sc *scope, asBool bool) (*Expr, error) {
 	if err != nil {
 		return nil, place(err, source)
 	}
-	return &Expr{source: source, program: program, refs: u.refs, usesFiles: u.files, usesStatus: u.status}, nil
+	return &Expr{source: source, program: program, refs: u.refs, usesFiles: u.files, usesStatus: u.status, usesItem: u.item}, nil
 }
 
 // config of the expressions of one kind of scope, made once a file. Which steps
@@ -160,6 +172,12 @@ func (p *fileParser) config(kind scopeKind) *conf.Config {
 	if kind.self {
 		vars["self"] = stepType
 	}
+	if kind.item {
+		vars["item"], vars["index"] = types.Any, types.Int
+	}
+	if kind.iteration {
+		vars["iteration"] = types.Int
+	}
 	c := conf.New(vars)
 	c.MaxNodes = maxNodes
 	if p.configs == nil {
@@ -180,16 +198,16 @@ func (sc *scope) known(u *uses, source string) error {
 		case "steps":
 			j, ok := p.ids[m.name]
 			switch {
-			case sc.step < 0:
+			case sc.hidden == nil:
 				e.msg = "steps cannot be named here: none has run"
 			case !ok:
 				e.msg, names = fmt.Sprintf("there is no step %q", m.name), p.idNames()
 			case sc.step == j:
 				e.msg = fmt.Sprintf("step %q cannot read itself here; its own `outputs` can, as self", m.name)
-			case !p.graph.before(sc.step, j):
-				e.msg = fmt.Sprintf("step %q does not end before this one starts: name it in `needs`", m.name)
 			default:
-				continue
+				if e.msg = sc.hidden(m.name); e.msg == "" {
+					continue
+				}
 			}
 		case "inputs":
 			p.used[m.name] = true
@@ -199,7 +217,7 @@ func (sc *scope) known(u *uses, source string) error {
 			}
 			e.msg = fmt.Sprintf("there is no input %q", m.name)
 		case "env":
-			if sc.step < 0 {
+			if sc.hidden == nil {
 				e.msg = "env cannot be read here: this is where it is set"
 				return e
 			}
@@ -269,6 +287,12 @@ func (sc *scope) variables() []string {
 	}
 	if sc.kind.self {
 		names = append(names, "self")
+	}
+	if sc.kind.item {
+		names = append(names, "item", "index")
+	}
+	if sc.kind.iteration {
+		names = append(names, "iteration")
 	}
 	return names
 }

@@ -13,6 +13,8 @@ const (
 	ctxDefaults  = inDefaults
 	ctxStep      = inStep
 	ctxRetry     = inRetry
+	ctxBatch     = inBatch
+	ctxRepeat    = inRepeat
 	ctxAgent     = inAgent
 	ctxBudget    = inBudget
 )

@@ -16,6 +16,7 @@ type Expr struct {
 	refs       []Ref
 	usesFiles  bool
 	usesStatus bool
+	usesItem   bool
 }
 
 // Ref names a step's field that an expression reads, so that a caller fetches
@@ -31,7 +32,8 @@ type Vars struct {
 	Env    map[string]string
 	Steps  map[string]StepView // only finished steps; the others read as not_run
 	Run    RunView
-	Self   *StepView // in `outputs`
+	Self   *StepView // in `outputs` and `until`
+	Loop   *LoopView // inside foreach and repeat
 	// Status functions.
 	Success, Failure, Cancelled bool
 	// Files serves files.*; nil makes their use an error.
@@ -49,6 +51,14 @@ type StepView struct {
 	Attempts     int            `expr:"attempts"`
 	ChangedFiles []string       `expr:"changed_files"`
 	CostUSD      float64        `expr:"cost_usd"`
+}
+
+// LoopView is `item`, `index` and `iteration`: of the innermost foreach and of
+// the innermost repeat.
+type LoopView struct {
+	Item      any
+	Index     int // from 0
+	Iteration int // from 1
 }
 
 // RunView is `run` in an expression.
@@ -80,6 +90,10 @@ func (e *Expr) UsesFiles() bool { return e.usesFiles }
 // UsesStatus reports whether it calls success, failure, always or cancelled. An
 // `if` that does not means success() && (…).
 func (e *Expr) UsesStatus() bool { return e.usesStatus }
+
+// UsesItem reports whether it names `item` or `index`. An `if` that does is judged
+// for each item of a foreach, any other one once.
+func (e *Expr) UsesItem() bool { return e.usesItem }
 
 // maxNodes bounds an expression; memoryBudget what one evaluation may build.
 const (

@@ -2,15 +2,15 @@ package workflow
 
 import "strings"
 
-// graph is the order of the steps while a file is parsed: explicit needs, or -
-// where they are absent - everything above in the same list. Nodes 0 … n-1 are
+// graph is the order of one list of steps while a file is parsed: explicit needs,
+// or - where they are absent - everything above. Nodes 0 … n-1 are
 // the steps; node n+i is "all steps above i in its list", an edge to i-1 and to
 // node n+i-1, so that 10,000 steps in a row have 20,000 edges and not 50 million.
 type graph struct {
-	n, first int // steps in all; number of `steps`, the rest is `finally`
-	on       [][]int
-	has      []bool
-	at       []Pos
+	n   int
+	on  [][]int
+	has []bool
+	at  []Pos
 
 	// Set by close. rank is a topological order; tree and last number a spanning
 	// forest of edges, so that most questions are answered by comparing two numbers.
@@ -19,21 +19,17 @@ type graph struct {
 	question         int
 }
 
-func newGraph(n, first int) *graph {
-	return &graph{n: n, first: first, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n)}
+func newGraph(n int) *graph {
+	return &graph{n: n, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n)}
 }
 
 func (g *graph) set(i int, on []int, at Pos) { g.on[i], g.has[i], g.at[i] = on, true, at }
 
 // edge returns the k-th node that x waits for, -1 after the last.
 func (g *graph) edge(x, k int) int {
-	start := 0
 	i := x
 	if x >= g.n {
 		i = x - g.n
-	}
-	if i >= g.first {
-		start = g.first
 	}
 	switch {
 	case x < g.n && g.has[x]:
@@ -41,12 +37,12 @@ func (g *graph) edge(x, k int) int {
 			return g.on[x][k]
 		}
 	case x < g.n:
-		if k == 0 && i > start {
+		if k == 0 && i > 0 {
 			return x + g.n
 		}
-	case i > start && k == 0:
+	case i > 0 && k == 0:
 		return i - 1
-	case i > start+1 && k == 1:
+	case i > 1 && k == 1:
 		return x - 1
 	}
 	return -1
@@ -144,13 +140,9 @@ func (g *graph) close() {
 	}
 }
 
-// before tells whether step j has ended when step i starts. A step in `finally`
-// sees all steps, and the finally steps above it.
+// before tells whether step j has ended when step i starts.
 func (g *graph) before(i, j int) bool {
-	if i >= g.first {
-		return j < i
-	}
-	if j >= g.first || i == j {
+	if i == j {
 		return false
 	}
 	if !g.has[i] && j < i {
@@ -179,11 +171,14 @@ func (g *graph) before(i, j int) bool {
 	return false
 }
 
-// cycles reports each cycle of needs once, at one of its members.
-func (p *fileParser) cycles(g *graph) {
+// cycles reports each cycle of needs within a list once, at one of its members.
+func (p *fileParser) cycles(l *stepList) {
+	g := l.graph
 	names := make([]string, g.n)
 	for id, i := range p.ids {
-		names[i] = id
+		if i >= l.base && i < l.base+l.n {
+			names[i-l.base] = id
+		}
 	}
 	g.walk(func(int) {}, func(path []int) {
 		var words []string
@@ -199,9 +194,4 @@ func (p *fileParser) cycles(g *graph) {
 		}
 		p.add("cycle", at, 1, "these steps wait for each other: %s → %s", strings.Join(words, " → "), words[0])
 	})
-}
-
-// scope of the expressions of step i; -1 is a place outside of steps.
-func (p *fileParser) scope(i int, kind scopeKind) *scope {
-	return &scope{file: p, step: i, kind: kind}
 }

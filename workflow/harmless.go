@@ -28,7 +28,7 @@ type safety struct {
 func (s *safety) Visit(n *ast.Node) {
 	m, ok := (*n).(*ast.MemberNode)
 	if !ok {
-		if id, isName := (*n).(*ast.IdentifierNode); isName && (id.Value == "files" || id.Value == "self") {
+		if id, isName := (*n).(*ast.IdentifierNode); isName && (id.Value == "files" || id.Value == "self" || id.Value == "item") {
 			s.ok = false
 		}
 		return

@@ -30,6 +30,23 @@ type hashForm struct {
 	Conflict string        `json:"on_conflict,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
+	Cwd      string        `json:"cwd,omitempty"`
+	Foreach  *foreachForm  `json:"foreach,omitempty"`
+	Repeat   *repeatForm   `json:"repeat,omitempty"`
+	Steps    []string      `json:"steps,omitempty"` // ids: what they do is in their own hashes
+}
+
+// foreachForm leaves the list out: see hashItems.
+type foreachForm struct {
+	MaxParallel int           `json:"max_parallel,omitempty"`
+	BatchSize   int           `json:"batch_size,omitempty"`
+	BatchPause  time.Duration `json:"batch_pause,omitempty"`
+	FailFast    bool          `json:"fail_fast,omitempty"`
+}
+
+type repeatForm struct {
+	Until string `json:"until"`
+	Max   int    `json:"max"`
 }
 
 type runForm struct {
@@ -86,6 +103,16 @@ func hashStep(w *Workflow, s *Step) string {
 			f.Run.Argv = append(f.Run.Argv, sourceOf(a))
 		}
 	}
+	f.Cwd = sourceOf(s.Cwd)
+	if e := s.Foreach; e != nil {
+		f.Foreach = &foreachForm{e.MaxParallel, e.BatchSize, e.BatchPause, e.FailFast}
+	}
+	if r := s.Repeat; r != nil && r.Until != nil {
+		f.Repeat = &repeatForm{r.Until.source, r.Max}
+	}
+	for _, c := range s.Steps {
+		f.Steps = append(f.Steps, c.ID)
+	}
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
 			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette}
@@ -101,4 +128,35 @@ func sourceOf(t *Template) string {
 		return ""
 	}
 	return t.source
+}
+
+// hashItems is the digest of a foreach's list as written: a change of it alone
+// keeps the instances whose items stayed.
+func hashItems(f *Foreach) string {
+	if f == nil {
+		return ""
+	}
+	form := []any{}
+	if f.Expr != nil {
+		form = append(form, f.Expr.source)
+	}
+	for _, v := range []*Value{f.List, f.Include, f.Exclude} {
+		if v == nil {
+			form = append(form, nil)
+			continue
+		}
+		form = append(form, v.source)
+	}
+	for _, a := range f.Matrix {
+		switch {
+		case a.Expr != nil:
+			form = append(form, a.Name, a.Expr.source)
+		case a.Values != nil: // neither: a mistake that is reported
+			form = append(form, a.Name, a.Values.source)
+		}
+	}
+	// Strings alone cannot fail to encode.
+	b, _ := json.Marshal(form)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }

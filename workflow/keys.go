@@ -56,6 +56,7 @@ const (
 	typeAgent     KeyType = "prompt or map"
 	typeAccess    KeyType = "word or list of paths"
 	typeCache     KeyType = "true or map"
+	typeForeach   KeyType = "list, expression or map of lists"
 	typeUndefined KeyType = ""
 )
 
@@ -88,6 +89,8 @@ const (
 	inCache     = "cache"
 	inLint      = "lint"
 	inLintOff   = "lint.off"
+	inBatch     = "batch"
+	inRepeat    = "repeat"
 	inAgent     = "agent"
 	inBudget    = "budget"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
@@ -118,8 +121,11 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "timeout", Type: typeDuration, Doc: "Time limit of the whole run; none when absent.", Example: "1h"},
 		{In: inWorkflow, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many steps may run at the same time.", Example: "2"},
 		{In: inWorkflow, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What all agents of the run may spend together, over all its resumes.", Example: "{cost_usd: 5}"},
+		{In: inWorkflow, Name: "fail_fast", Type: typeBool, Default: "false", Doc: "The first failure stops the whole run. Without it, branches that do not need the failed step go on.", Example: "true"},
 		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
+		{In: inWorkflow, Name: "on_failure", Type: typeSteps, Of: inStep, Doc: "Steps that run, one after the other, when the run failed; before `finally`.", Example: "[{id: tell, run: echo failed}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
+		{In: inWorkflow, Name: "outputs", Type: typeOutputs, Doc: "Results of the run, computed when it succeeded.", Example: "{version: \"${{ steps.build.outputs.version }}\"}"},
 
 		{In: inWorkflow, Name: "lint", Type: typeObject, Of: inLint, Doc: "Switches static checks off, each with a reason; see docs/rules.md.", Example: "{off: [{rule: unused-input, why: called by an older script}]}"},
 
@@ -163,6 +169,7 @@ func supportedKeys() []Key {
 		{In: inDefaults, Name: "timeout", Type: typeDuration, Doc: "`timeout` of the steps.", Example: "5m"},
 		{In: inDefaults, Name: "retry", Type: typeObject, Of: inRetry, Doc: "`retry` of the steps; a step's own replaces it as a whole.", Example: "{max_attempts: 2}"},
 		{In: inDefaults, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh"}, Later: []string{"python", "node"}, Doc: "`shell` of the steps.", Example: "sh"},
+		{In: inDefaults, Name: "cwd", Type: typeTemplate, Doc: "`cwd` of the steps.", Example: "server"},
 		{In: inDefaults, Name: "env", Type: typeEnv, Doc: "Settings of the steps, after the file's `env` and before the step's.", Example: "{GOFLAGS: -mod=mod}"},
 		{In: inDefaults, Name: "agent", Type: typeObject, Of: inAgentDefaults, Doc: "Keys of `agent` for every agent step (all but the prompt).", Example: "{max_turns: 20}"},
 
@@ -170,6 +177,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "name", Type: typeText, Doc: "A title for people.", Example: "Unit tests"},
 		{In: inStep, Name: "run", Type: typeRun, Kind: true, Doc: "A script for the step's shell, or a command as a list of words that no shell reads.", Example: "make test"},
 		{In: inStep, Name: "agent", Type: typeAgent, Of: inAgent, Kind: true, Doc: "One conversation of a coding agent: its prompt, or a map.", Example: "{prompt: Write a README, allowed_tools: [Read, Write]}"},
+		{In: inStep, Name: "steps", Type: typeSteps, Of: inStep, Kind: true, Doc: "A group: steps in order, which start and end as one. Its `env` and `cwd` are those of its steps.", Example: "[{id: format, run: make format}, {id: vet, run: make vet}]"},
 		{In: inStep, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh"}, Later: []string{"python", "node"}, Default: "bash", Doc: "What reads a script: `bash` (with `-eu -o pipefail`) or `sh` (with `-eu`).", Example: "sh"},
 		{In: inStep, Name: "needs", Type: typeIDs, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none.", Example: "[build]"},
 		{In: inStep, Name: "if", Type: typeExpr, Default: "success()", Doc: "Runs the step only when the expression is true.", Example: "inputs.mode == \"full\""},
@@ -184,8 +192,19 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
 
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
-
 		{In: inStep, Name: "on_conflict", Type: typeEnum, Enum: []string{"fail", "ours", "theirs"}, Default: "fail", Doc: "When a step that ran at the same time changed the same path differently and ended first: `fail` the step, take `ours` (what is there already) or `theirs` (what this step made).", Example: "theirs"},
+		{In: inStep, Name: "cwd", Type: typeTemplate, Doc: "The folder to start in, relative to the workspace and in it. A group's is that of its steps.", Example: "server"},
+		{In: inStep, Name: "foreach", Type: typeForeach, Doc: "Runs the step once for each item: a list, an expression of one, or a map of lists of which every combination is an item (`include` adds, `exclude` takes away). In the step, `item` and `index`. Seen from outside, `steps.ID.outputs.X` is a list in the order of the items, null where it failed.", Example: "[linux, darwin]"},
+		{In: inStep, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Doc: "Of `foreach`: how many items at the same time; the run's `max_parallel` holds besides.", Example: "2"},
+		{In: inStep, Name: "batch", Type: typeObject, Of: inBatch, Doc: "Of `foreach`: items in groups, with a pause between.", Example: "{size: 10, pause: 1s}"},
+		{In: inStep, Name: "fail_fast", Type: typeBool, Default: "false", Doc: "Of `foreach`: the first item that fails stops the others.", Example: "true"},
+		{In: inStep, Name: "repeat", Type: typeObject, Of: inRepeat, Doc: "Runs the step again and again until a condition holds; `iteration` counts from 1.", Example: "{until: self.exit_code == 0, max: 5}"},
+
+		{In: inBatch, Name: "size", Type: typeInt, Min: 1, Max: 10000, Default: "10", Doc: "How many items a batch has.", Example: "10"},
+		{In: inBatch, Name: "pause", Type: typeDuration, Default: "1s", Doc: "The time between the end of a batch and the start of the next.", Example: "1s"},
+
+		{In: inRepeat, Name: "until", Type: typeExpr, Required: true, Doc: "The condition that ends it. It sees the steps of the group, or the step itself as `self`, as the last round left them.", Example: "self.exit_code == 0"},
+		{In: inRepeat, Name: "max", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many rounds at most; a last round that leaves `until` false fails the step.", Example: "5"},
 
 		{In: inCache, Name: "key", Type: typeStrings, Doc: "What replaces the workspace's files in the key: globs in the workspace, and values in `${{ }}`.", Example: "[go.sum, \"${{ inputs.mode }}\"]"},
 
@@ -226,11 +245,10 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "fail_fast", "concurrency", "on_failure", "outputs", "artifacts", "notify"}},
+		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "concurrency", "artifacts", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
-		{inDefaults, []string{"cwd"}},
-		{inStep, []string{"workflow", "with", "approve", "steps", "foreach", "repeat", "sandbox", "background", "ready", "cwd", "warn_after", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "sandbox", "background", "ready", "warn_after", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},

@@ -21,8 +21,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			continue
 		}
 		p := newFileParser("k.yaml", nil, ParseOptions{})
-		p.ids, p.graph = map[string]int{}, newGraph(1, 1)
-		p.graph.close()
+		p.ids, p.lists, p.places = map[string]int{}, []stepList{{what: "steps", n: 1, holder: -1, graph: newGraph(1)}}, make([]standing, 1)
+		p.lists[0].graph.close()
 		var value yaml.Node
 		if err := yaml.Unmarshal([]byte(k.Name+": "+k.Example), &value); err != nil {
 			t.Errorf("%s.%s: the example is not YAML: %v", k.In, k.Name, err)
@@ -52,6 +52,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.readDefaults(n)
 		case inStep:
 			p.step(n, 0)
+		case inBatch, inRepeat:
+			step := wrapMap(k.In, n)
+			step.Content = append(step.Content, wrapMap("foreach", wrapList(wrapMap("a", n))).Content...)
+			p.step(step, 0)
 		case inBudget:
 			p.budget(n)
 		case inLint:
@@ -61,9 +65,9 @@ func TestEveryKeyIsRead(t *testing.T) {
 		case inRetry:
 			p.retry(n)
 		case inCache:
-			p.cache(n, p.scope(0, scopeKind{}))
+			p.cache(n, p.stepScope(0))
 		case inAgent:
-			p.agentKeys(&AgentStep{}, n, inAgent, p.scope(0, scopeKind{}))
+			p.agentKeys(&AgentStep{}, n, inAgent, p.stepScope(0))
 		default:
 			t.Errorf("%s.%s: this test does not know the map %s", k.In, k.Name, k.In)
 		}

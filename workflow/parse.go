@@ -105,8 +105,10 @@ type fileParser struct {
 	off       map[string]*lintOff // rules that the file switches off
 	ids       map[string]int      // step id → index in order, finally after the steps
 	sortedIDs []string            // see idNames
+	agents    bool                // there is an agent step
 	needed    map[int][]string
-	graph     *graph
+	lists     []stepList
+	places    []standing // of each step
 	configs   map[scopeKind]*conf.Config
 	compiled  int             // expressions so far
 	used      map[string]bool // inputs that an expression names
@@ -230,8 +232,7 @@ func invalidAt(text []byte) int {
 // top reads the file's keys. Steps are read after the defaults that they take,
 // wherever those stand.
 func (p *fileParser) top(root *yaml.Node) {
-	var steps, finally, env *yaml.Node
-	var defaults *yaml.Node
+	var steps, onFailure, finally, env, defaults, outputs *yaml.Node
 	ok := p.mapping(root, ctxTop, func(k, v *yaml.Node) bool {
 		switch k.Value {
 		case "name":
@@ -256,10 +257,16 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.w.MaxParallel = p.integer(ctxTop, k, v)
 		case "budget":
 			p.w.Budget = p.budget(v)
+		case "fail_fast":
+			p.w.FailFast = p.boolean(v, "fail_fast")
 		case "steps":
 			steps = v
 		case "lint":
 			p.lint(v)
+		case "on_failure":
+			onFailure = v
+		case "outputs":
+			outputs = v
 		case "finally":
 			finally = v
 		default:
@@ -274,16 +281,20 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.add("required", pos(root), 1, "the workflow has no name")
 	}
 	if env != nil {
-		p.w.Env = p.env(env, "env", p.scope(-1, scopeKind{}))
+		p.w.Env = p.env(env, "env", p.topScope())
 	}
 	if defaults != nil {
 		p.readDefaults(defaults)
 	}
-	p.steps(steps, finally, root)
-	p.lintFile()
-	for _, s := range append(append([]*Step{}, p.w.Steps...), p.w.Finally...) {
-		s.Hash = hashStep(p.w, s)
+	p.steps(steps, onFailure, finally, root)
+	if p.defaults.agent != nil && !p.agents && p.lists != nil { // else each agent step has read them
+		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.stepScope(0))
 	}
+	if outputs != nil && p.lists != nil {
+		p.w.Outputs = p.outputs(outputs, p.endScope())
+	}
+	p.lintFile()
+	p.w.Walk(func(s *Step) { s.Hash, s.ItemsHash = hashStep(p.w, s), hashItems(s.Foreach) })
 }
 
 var (

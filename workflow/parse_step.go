@@ -17,6 +17,7 @@ type stepDefaults struct {
 	retry   *Retry
 	shell   string
 	env     *yaml.Node
+	cwd     *yaml.Node
 	agent   *yaml.Node
 }
 
@@ -32,6 +33,8 @@ func (p *fileParser) readDefaults(n *yaml.Node) {
 			d.shell = p.word(ctxStep, k, v)
 		case "env":
 			d.env = v
+		case "cwd":
+			d.cwd = v
 		case "agent":
 			d.agent = v
 		default:
@@ -39,63 +42,6 @@ func (p *fileParser) readDefaults(n *yaml.Node) {
 		}
 		return true
 	})
-}
-
-// steps reads both lists. Ids are collected first, so that a reference can say
-// whether its step exists at all.
-func (p *fileParser) steps(steps, finally, root *yaml.Node) {
-	p.ids = map[string]int{}
-	if steps == nil {
-		p.add("required", pos(root), 1, "the workflow has no steps")
-		return
-	}
-	var nodes []*yaml.Node
-	collect := func(n *yaml.Node, what string) int {
-		if n == nil {
-			return 0
-		}
-		count := 0
-		p.list(n, what, func(x *yaml.Node) { nodes = append(nodes, x); count++ })
-		return count
-	}
-	first := collect(steps, "steps")
-	if first == 0 && real(steps).Kind == yaml.SequenceNode {
-		p.at("required", steps, "steps is empty")
-	}
-	collect(finally, "finally")
-	if len(nodes) > maxSteps {
-		p.at("limit", nodes[maxSteps], "the file has more than %d steps", maxSteps)
-		return
-	}
-	for i, n := range nodes {
-		p.id(n, i)
-	}
-	p.graph = newGraph(len(nodes), first)
-	for i, n := range nodes {
-		p.needs(n, i)
-	}
-	p.graph.close()
-	p.cycles(p.graph)
-	// The nodes are let go as they are read: those of 10,000 steps take 9 MB.
-	for _, n := range []*yaml.Node{steps, finally} {
-		if n != nil {
-			real(n).Content = nil
-		}
-	}
-	agents := false
-	for i, n := range nodes {
-		nodes[i] = nil
-		s := p.step(n, i)
-		agents = agents || s.Agent != nil
-		if i < first {
-			p.w.Steps = append(p.w.Steps, s)
-		} else {
-			p.w.Finally = append(p.w.Finally, s)
-		}
-	}
-	if p.defaults.agent != nil && !agents { // else each agent step has read them
-		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.scope(0, scopeKind{files: true}))
-	}
 }
 
 // idNames are the ids of all steps, sorted.
@@ -138,14 +84,16 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 }
 
 // stepNodes are the values of a step that are read after all its keys are known.
-type stepNodes struct{ access, cache, run, agent, shell, cond, env, outputs, secrets *yaml.Node }
+type stepNodes struct {
+	access, cache, run, agent, group, shell, cond, env, outputs, secrets, cwd *yaml.Node
+	foreach, maxParallel, batch, failFast, repeat                             *yaml.Node
+	maxParallelKey                                                            *yaml.Node
+	timeout, retry                                                            bool
+}
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {
-	s := &Step{Pos: pos(n), Timeout: p.defaults.timeout}
+	s := &Step{Pos: pos(n)}
 	s.Pos.File = p.file
-	if p.defaults.retry != nil {
-		s.Retry = *p.defaults.retry
-	}
 	var x stepNodes
 	ok := p.mapping(n, ctxStep, func(k, v *yaml.Node) bool {
 		switch k.Value {
@@ -157,6 +105,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.run = v
 		case "agent":
 			x.agent = v
+		case "steps":
+			x.group = v
 		case "shell":
 			x.shell = v
 			p.word(ctxStep, k, v)
@@ -168,6 +118,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.env = v
 		case "secrets":
 			x.secrets = v
+		case "cwd":
+			x.cwd = v
 		case "access":
 			s.Access = p.access(k, v)
 			x.access = k
@@ -179,8 +131,10 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			s.OnConflict = p.word(ctxStep, k, v)
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
+			x.timeout = true
 		case "retry":
 			s.Retry = *p.retry(v)
+			x.retry = true
 		case "allow_dangerous":
 			s.AllowDangerous, _ = p.str(v, "allow_dangerous")
 			if strings.TrimSpace(s.AllowDangerous) == "" {
@@ -190,6 +144,16 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			s.ContinueOnError = p.boolean(v, "continue_on_error")
 		case "outputs":
 			x.outputs = v
+		case "foreach":
+			x.foreach = v
+		case "max_parallel":
+			x.maxParallelKey, x.maxParallel = k, v
+		case "batch":
+			x.batch = v
+		case "fail_fast":
+			x.failFast = v
+		case "repeat":
+			x.repeat = v
 		default:
 			return false
 		}
@@ -201,19 +165,11 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	if s.ID == "" && valueOf(n, "id") == nil {
 		p.add("required", pos(n), 1, "the step has no id")
 	}
-	sc := p.scope(i, scopeKind{files: true})
-	if x.cond != nil {
-		s.If = p.condition(x.cond, sc)
-	}
-	s.Env = append(s.Env, p.w.Env...)
-	for _, e := range []*yaml.Node{p.defaults.env, x.env} {
-		if e != nil {
-			s.Env = append(s.Env, p.env(e, "env", sc)...)
-		}
-	}
-	if x.outputs != nil {
-		p.outputs(s, x.outputs, p.scope(i, scopeKind{files: true, self: true}))
-	}
+	p.inherit(s, x)
+	p.onlyForeach(s, x)
+	sc := p.stepScope(i)
+	p.loops(s, x, i, sc)
+	p.settings(s, x, i, sc)
 	if x.cache != nil {
 		s.Cache = p.cache(x.cache, sc)
 	}
@@ -230,23 +186,100 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	return s
 }
 
+// inherit takes what the file's defaults say. A group runs nothing itself.
+func (p *fileParser) inherit(s *Step, x stepNodes) {
+	if x.group != nil {
+		return
+	}
+	if !x.timeout {
+		s.Timeout = p.defaults.timeout
+	}
+	if !x.retry && p.defaults.retry != nil {
+		s.Retry = *p.defaults.retry
+	}
+}
+
+// settings are the condition, env, cwd and outputs.
+func (p *fileParser) settings(s *Step, x stepNodes, i int, sc *scope) {
+	at := p.places[i]
+	if x.cond != nil {
+		// An `if` that names the item is judged for each of them, else once.
+		kind := sc.kind
+		kind.iteration = at.inRound
+		s.If = p.condition(x.cond, "if", sc.with(kind))
+	}
+	s.Env = append(s.Env, p.w.Env...)
+	if p.defaults.env != nil {
+		s.Env = append(s.Env, p.env(p.defaults.env, "env", sc)...)
+	}
+	for _, e := range at.env {
+		s.Env = append(s.Env, p.env(e, "env", sc)...)
+	}
+	if x.env != nil {
+		s.Env = append(s.Env, p.env(x.env, "env", sc)...)
+	}
+	if c := firstNode(x.cwd, at.cwd, p.defaults.cwd); c != nil && x.run != nil {
+		s.Cwd = p.template(c, "cwd", sc, nil)
+	}
+	if x.cwd != nil && x.agent != nil {
+		p.at("cwd", x.cwd, "cwd is for run steps and groups; an agent works in the workspace")
+	}
+	if x.outputs != nil {
+		s.Outputs = p.outputs(x.outputs, p.outputScope(i, sc))
+	}
+}
+
+func firstNode(nodes ...*yaml.Node) *yaml.Node {
+	for _, n := range nodes {
+		if n != nil {
+			return n
+		}
+	}
+	return nil
+}
+
 // kind reads the one kind key.
 func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
-	switch run, agent := x.run, x.agent; {
-	case run != nil && agent != nil:
-		p.at("kind", agent, "the step has run and agent; a step has one kind")
-	case run != nil:
+	var given []*yaml.Node
+	var words []string
+	for _, k := range []struct {
+		word string
+		n    *yaml.Node
+	}{{"run", x.run}, {"agent", x.agent}, {"steps", x.group}} {
+		if k.n != nil {
+			given, words = append(given, k.n), append(words, k.word)
+		}
+	}
+	switch {
+	case len(given) > 1:
+		p.at("kind", given[1], "the step has %s and %s; a step has one kind", words[0], words[1])
+	case x.run != nil:
 		s.Kind = KindRun
-		s.Run = p.run(run, x.shell, sc)
-	case agent != nil:
+		s.Run = p.run(x.run, x.shell, sc)
+	case x.agent != nil:
 		s.Kind = KindAgent
-		s.Agent = p.agent(agent, sc)
+		s.Agent = p.agent(x.agent, sc)
 		if x.access != nil {
 			p.at("access", x.access, "access is for run steps; what an agent may change follows from its allowed_tools")
 		}
-	case !hasKey(n, "workflow", "approve", "steps"):
+	case x.group != nil:
+		s.Kind = KindGroup
+		p.groupOnly(n)
+	case !hasKey(n, "workflow", "approve"):
 		d := p.add("kind", pos(n), 1, "the step does nothing: it has no kind key")
-		d.Expected = []string{"run", "agent"}
+		d.Expected = []string{"run", "agent", "steps"}
+	}
+}
+
+// groupOnly refuses what a group, which runs nothing itself, cannot have.
+func (p *fileParser) groupOnly(n *yaml.Node) {
+	n = real(n)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		switch k := n.Content[i]; k.Value {
+		case "retry", "shell", "secrets", "access", "cache", "network":
+			d := p.at("group", k, "%s is for a step that runs something; this one is a group", k.Value)
+			d.Hint = "give it to the steps in the group, or to all steps under `defaults`"
+		}
 	}
 }
 
@@ -305,9 +338,11 @@ func (p *fileParser) needs(step *yaml.Node, i int) {
 	}
 	names := []string{}
 	defer func() { p.needed[i] = names }()
+	list := p.places[i].list
+	l := &p.lists[list]
 	if real(n).Kind == yaml.MappingNode {
 		p.at("not-supported", n, "needs with any or count is not supported yet")
-		p.graph.set(i, nil, pos(n))
+		l.graph.set(i-l.base, nil, pos(n))
 		return
 	}
 	var on []int
@@ -323,15 +358,17 @@ func (p *fileParser) needs(step *yaml.Node, i int) {
 			d.Suggestion = p.nearest(id, p.idNames())
 		case at == i:
 			p.at("cycle", real(x), "step %s needs itself", id)
-		case (at < p.graph.first) != (i < p.graph.first):
-			p.at("unknown-step", real(x), "needs stays within its list: %q is in the other one", id)
+		case p.places[at].list != list:
+			p.at("unknown-step", real(x), "needs stays within its list: %q is in %s", id, p.whereIs(at))
+		case l.late:
+			p.at("unknown-step", real(x), "the steps of %s run one after the other: needs says nothing there", l.what)
 		case slices.Contains(names, id):
 		default:
 			names = append(names, id)
-			on = append(on, at)
+			on = append(on, at-l.base)
 		}
 	})
-	p.graph.set(i, on, pos(n))
+	l.graph.set(i-l.base, on, pos(n))
 }
 
 // isMissing: the key is absent, or has an empty text.
@@ -350,28 +387,34 @@ func valueOf(n *yaml.Node, name string) *yaml.Node {
 	return nil
 }
 
-func (p *fileParser) condition(n *yaml.Node, sc *scope) *Expr {
+// condition reads a bare expression that is true or false.
+func (p *fileParser) condition(n *yaml.Node, what string, sc *scope) *Expr {
+	return p.bare(n, what, sc, true)
+}
+
+// bare reads an expression that stands without `${{ }}`.
+func (p *fileParser) bare(n *yaml.Node, what string, sc *scope, asBool bool) *Expr {
 	n = real(n)
 	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
 		d := p.at("condition", n, "an unquoted ! is a tag in YAML")
-		d.Hint = fmt.Sprintf("write  if: '%s%s'  or  if: not (…)", n.Tag, n.Value)
+		d.Hint = fmt.Sprintf("write  %[1]s: '%[2]s%[3]s'  or  %[1]s: not (…)", what, n.Tag, n.Value)
 		return nil
 	}
 	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 {
-		d := p.at("condition", n, "if is a map; expected an expression")
-		d.Hint = "write it bare, without braces:  if: success()"
+		d := p.at("condition", n, "%s is a map; expected an expression", what)
+		d.Hint = "write it bare, without braces:  " + what + ": success()"
 		return nil
 	}
-	src, ok := p.str(n, "if")
+	src, ok := p.str(n, what)
 	if !ok {
 		return nil
 	}
 	if t := strings.TrimSpace(src); strings.HasPrefix(t, "${{") {
-		d := p.at("condition", n, "if takes a bare expression")
-		d.Hint = "write  if: " + strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(t, "${{"), "}}"))
+		d := p.at("condition", n, "%s takes a bare expression", what)
+		d.Hint = "write  " + what + ": " + strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(t, "${{"), "}}"))
 		return nil
 	}
-	e, err := compile(src, sc, true)
+	e, err := compile(src, sc, asBool)
 	if err != nil {
 		p.inside(n, 0, err)
 		return nil
@@ -451,16 +494,18 @@ func (p *fileParser) env(n *yaml.Node, what string, sc *scope) []EnvVar {
 	return out
 }
 
-func (p *fileParser) outputs(s *Step, n *yaml.Node, sc *scope) {
+func (p *fileParser) outputs(n *yaml.Node, sc *scope) []Output {
+	var out []Output
 	p.pairs(n, "outputs", func(k, v *yaml.Node) {
 		if !envName().MatchString(k.Value) {
 			p.at("name", k, "an output's name has letters, digits and underscores, as it is used in expressions")
 			return
 		}
 		if t := p.template(v, k.Value, sc, nil); t != nil {
-			s.Outputs = append(s.Outputs, Output{Name: k.Value, Expr: t, Pos: pos(k)})
+			out = append(out, Output{Name: k.Value, Expr: t, Pos: pos(k)})
 		}
 	})
+	return out
 }
 
 func (p *fileParser) stepSecrets(s *Step, n *yaml.Node) {

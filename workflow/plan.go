@@ -1,52 +1,115 @@
 package workflow
 
 // Plan is the graph of a workflow's steps. Node indexes are stable: steps first,
-// in file order, then finally.
+// in file order, then on_failure, then finally. What a scope holds (a group, an
+// item of foreach, a round of repeat) is its Body: a run makes nodes of it when
+// the scope opens, so that a plan is as large as its file.
 type Plan struct {
 	Workflow *Workflow
 	Nodes    []Node
-	// ByID finds a node's index.
+	// ByID finds the index of a node of the top level.
 	ByID map[string]int
 }
+
+// Role says what a node is in the graph.
+type Role uint8
+
+const (
+	RoleStep    Role = iota // runs something itself
+	RoleGroup               // opens its Body once
+	RoleForeach             // opens its Body (one node) for each item
+	RoleRepeat              // opens its Body (one node) round after round
+)
 
 // Node is one step in the graph.
 type Node struct {
 	Step *Step
-	// Finally marks the nodes that run at the end of the run, in order.
-	Finally bool
+	Role Role
+	// Body are the nodes that a scope opens; their indexes count within Body.
+	Body []Node
+	// Finally marks the nodes that run at the end of the run, in order; OnFailure
+	// those of them that do so only when it failed.
+	Finally, OnFailure bool
 	// Needs are the indexes that must have ended before it starts. An absent
 	// `needs` is reduced to those steps above that no later step already waits
 	// for, so that 10,000 steps in a row have one edge each.
 	Needs []int
+	// Alone: no other node of its list can run at the same time.
+	Alone bool
 	// Dependents is the reverse of Needs.
 	Dependents []int
 }
 
-// Overlaps finds a step that may run at the same time as node i: neither waits for
-// the other. -1 for none. Cost: the graph, once.
-func (p *Plan) Overlaps(i int) int {
-	if p.Nodes[i].Finally {
-		return -1
+// role is that of the step itself, below foreach and repeat.
+func (s *Step) role() Role {
+	if s.Kind == KindGroup {
+		return RoleGroup
 	}
-	ordered := make([]bool, len(p.Nodes))
-	ordered[i] = true
-	for _, edges := range []func(*Node) []int{func(n *Node) []int { return n.Needs }, func(n *Node) []int { return n.Dependents }} {
-		todo, seen := []int{i}, map[int]bool{}
-		for len(todo) > 0 {
-			at := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			for _, next := range edges(&p.Nodes[at]) {
-				if !seen[next] {
-					seen[next], ordered[next] = true, true
-					todo = append(todo, next)
-				}
-			}
+	return RoleStep
+}
+
+// KindWord says what a node is in plans and records: foreach, repeat, or the
+// step's kind.
+func (n *Node) KindWord() string {
+	switch n.Role {
+	case RoleForeach:
+		return "foreach"
+	case RoleRepeat:
+		return "repeat"
+	}
+	return string(n.Step.Kind)
+}
+
+// Refs are the step fields that the expressions of a step read, not those of the
+// steps inside it.
+func (s *Step) Refs() []Ref {
+	var refs []Ref
+	expr := func(e *Expr) {
+		if e != nil {
+			refs = append(refs, e.Refs()...)
 		}
 	}
-	for j := range p.Nodes {
-		if !ordered[j] && !p.Nodes[j].Finally {
-			return j
+	tmpl := func(t *Template) {
+		if t != nil {
+			refs = append(refs, t.Refs()...)
 		}
 	}
-	return -1
+	expr(s.If)
+	tmpl(s.Cwd)
+	for _, e := range s.Env {
+		tmpl(e.Value)
+	}
+	for _, o := range s.Outputs {
+		tmpl(o.Expr)
+	}
+	if s.Cache != nil {
+		for _, k := range s.Cache.Key {
+			tmpl(k.Value)
+		}
+	}
+	if s.Run != nil {
+		tmpl(s.Run.Script)
+		for _, a := range s.Run.Argv {
+			tmpl(a)
+		}
+	}
+	if a := s.Agent; a != nil {
+		tmpl(a.Prompt)
+		tmpl(a.SystemPrompt)
+		tmpl(a.AppendSystemPrompt)
+	}
+	if f := s.Foreach; f != nil {
+		expr(f.Expr)
+		for _, v := range []*Value{f.List, f.Include, f.Exclude} {
+			refs = append(refs, v.Refs()...)
+		}
+		for _, a := range f.Matrix {
+			expr(a.Expr)
+			refs = append(refs, a.Values.Refs()...)
+		}
+	}
+	if s.Repeat != nil {
+		expr(s.Repeat.Until)
+	}
+	return refs
 }

@@ -101,7 +101,7 @@ func ruleUnreachableStep(p *fileParser, l *stepLint) {
 		return
 	}
 	i, ok := p.ids[l.s.ID]
-	if !ok || i >= p.graph.first || p.graph.edge(i, 0) >= 0 {
+	if l := &p.lists[0]; !ok || i >= l.n || l.graph.edge(i, 0) >= 0 {
 		return
 	}
 	if s := l.s.If.source; s == "failure()" || s == "cancelled()" {

@@ -39,9 +39,9 @@ func ruleCredential(p *fileParser) {
 			}
 		}
 	}
-	for _, s := range append(append([]*Step{}, p.w.Steps...), p.w.Finally...) {
+	p.w.Walk(func(s *Step) {
 		if s.Agent != nil && s.Agent.PromptFile != "" && credentials().Match(p.w.Files[s.Agent.PromptFile]) {
 			report(s.Agent.Pos, 1, "a part of "+s.Agent.PromptFile)
 		}
-	}
+	})
 }

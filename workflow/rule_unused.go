@@ -12,13 +12,11 @@ func ruleUnusedInput(p *fileParser) {
 // ruleUnusedSecret: no step is given it.
 func ruleUnusedSecret(p *fileParser) {
 	given := map[string]bool{}
-	for _, list := range [][]*Step{p.w.Steps, p.w.Finally} {
-		for _, s := range list {
-			for _, name := range s.Secrets {
-				given[name] = true
-			}
+	p.w.Walk(func(s *Step) {
+		for _, name := range s.Secrets {
+			given[name] = true
 		}
-	}
+	})
 	for _, s := range p.w.Secrets {
 		if !given[s.Name] {
 			p.found("unused-secret", s.Pos, 1, "secret %s is given to no step", s.Name)

@@ -128,6 +128,9 @@ func exclusive(in string) object {
 		return object{{"not", object{{"required", []string{a, b}}}}}
 	}
 	switch in {
+	case inStep:
+		foreach := []string{"foreach"}
+		return object{{"dependencies", object{{"max_parallel", foreach}, {"batch", foreach}, {"fail_fast", foreach}}}}
 	case inSecret:
 		return not("env", "file")
 	case inAgent:
@@ -295,6 +298,10 @@ func shape(k Key) object {
 	case typeAccess:
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))
+	case typeForeach:
+		some := func(o object) object { return append(o, member{"minItems", 1}) }
+		axis := anyOf(object{{"type", "string"}}, object{{"type", "array"}})
+		return anyOf(object{{"type", "string"}}, some(object{{"type", "array"}}), append(mapOf(pattern(idPattern), axis), member{"minProperties", 1}))
 	case typeAgent:
 		return anyOf(append(scalar(), member{"minLength", 1}), ref(k.Of))
 	}

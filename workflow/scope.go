@@ -70,6 +70,9 @@ func values(e *Expr, v Vars) map[string]any {
 	if e.usesFiles {
 		out["files"] = map[string]any{"exists": exists(v.Files), "hash": hash(v.Files), "read": read(v.Files)}
 	}
+	if v.Loop != nil {
+		out["item"], out["index"], out["iteration"] = v.Loop.Item, v.Loop.Index, v.Loop.Iteration
+	}
 	if v.Self != nil {
 		out["self"] = stepValue(*v.Self)
 	}

@@ -26,8 +26,14 @@ type Workflow struct {
 	Budget Budget
 	// MaxParallel steps at the same time; default 5 (practice 8).
 	MaxParallel int
-	Steps       []*Step
-	Finally     []*Step
+	// FailFast stops the whole run at the first failure.
+	FailFast bool
+	Steps    []*Step
+	// OnFailure are the steps that run before Finally when the run failed.
+	OnFailure []*Step
+	Finally   []*Step
+	// Outputs of the run, computed when it succeeded.
+	Outputs []Output
 	// Warnings that validation found, sorted by position.
 	Warnings []Diagnostic
 }
@@ -88,6 +94,7 @@ type Kind string
 const (
 	KindRun   Kind = "run"
 	KindAgent Kind = "agent"
+	KindGroup Kind = "group" // steps:
 )
 
 // Step is one checked step. The defaults of the file are merged in already.
@@ -119,12 +126,56 @@ type Step struct {
 	// AllowDangerous is the reason why a destructive command may stand in the script.
 	AllowDangerous string
 
+	// Cwd is the folder that the step starts in, relative to the workspace; nil
+	// for the workspace itself.
+	Cwd *Template
+
 	Run   *RunStep
 	Agent *AgentStep
+	// Steps of a group.
+	Steps []*Step
+	// Foreach makes an instance of the step for each item, Repeat one after the
+	// other until a condition holds. With both, each item repeats for itself.
+	Foreach *Foreach
+	Repeat  *Repeat
 
 	// Hash of everything that defines the step (SHA-256 hex of its canonical
 	// form incl. the defaults, prompts and files that it uses), for resume.
 	Hash string
+	// ItemsHash is that of the list of foreach as written, which Hash leaves out.
+	ItemsHash string
+}
+
+// Foreach is `foreach` with the step's `max_parallel`, `batch` and `fail_fast`.
+// Exactly one of Expr, List and Matrix is set.
+type Foreach struct {
+	Expr   *Expr  // yields a list
+	List   *Value // a list as written, `${{ }}` in its strings
+	Matrix []Axis // every combination, the last axis fastest
+	// Include adds to the combinations that it fits, or is one of its own;
+	// Exclude takes those away that it fits.
+	Include, Exclude *Value
+	// MaxParallel instances at the same time; 0 for no bound but the run's.
+	MaxParallel int
+	BatchSize   int // 0: one batch
+	BatchPause  time.Duration
+	// FailFast stops the other instances when one failed.
+	FailFast bool
+	Pos      Pos
+}
+
+// Axis is one list of a matrix.
+type Axis struct {
+	Name   string
+	Expr   *Expr // of a list, or
+	Values *Value
+}
+
+// Repeat is `repeat: {until, max}`.
+type Repeat struct {
+	Until *Expr
+	Max   int
+	Pos   Pos
 }
 
 // Output is `outputs: {name: EXPR}`.
@@ -151,7 +202,7 @@ type Retry struct {
 type RunStep struct {
 	Script *Template // nil when Argv is given
 	Argv   []*Template
-	Shell  string // bash (default), sh
+	Shell  string // bash (default), sh, python, node
 	Pos    Pos
 }
 

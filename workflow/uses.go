@@ -25,6 +25,7 @@ type uses struct {
 	bare     []mention // steps, self or inputs without a literal field
 	files    bool
 	status   bool
+	item     bool // item or index
 }
 
 // Visit is called for children before their parents.
@@ -33,6 +34,7 @@ func (u *uses) Visit(n *ast.Node) {
 	case *ast.IdentifierNode:
 		u.status = u.status || statusFunctions[x.Value]
 		u.files = u.files || x.Value == "files"
+		u.item = u.item || x.Value == "item" || x.Value == "index"
 		switch x.Value {
 		case "steps", "self", "inputs":
 			u.bare = append(u.bare, mention{name: x.Value, from: x.Location().From})

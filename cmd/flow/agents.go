@@ -22,20 +22,19 @@ func (a *app) agentsReady(plan *workflow.Plan, o engine.Options, record string) 
 	providers := a.providers()
 	var order []string
 	found := map[string][]string{} // message → steps
-	for i := range plan.Nodes {
-		s := plan.Nodes[i].Step
+	plan.Workflow.Walk(func(s *workflow.Step) {
 		if s.Kind != workflow.KindAgent {
-			continue
+			return
 		}
 		text := a.agentReady(providers, plan, engine.Attempt{Step: s, Options: o}, record)
 		if text == "" {
-			continue
+			return
 		}
 		if found[text] == nil {
 			order = append(order, text)
 		}
 		found[text] = append(found[text], fmt.Sprintf("%s (line %d)", s.ID, s.Pos.Line))
-	}
+	})
 	if len(order) == 0 {
 		return nil
 	}

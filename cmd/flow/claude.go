@@ -44,14 +44,12 @@ func (a *app) mounts(plan *workflow.Plan, o engine.Options, tier sandbox.Tier) [
 	if !claudecode.OwnRoot(tier) {
 		return nil
 	}
-	for i := range plan.Nodes {
-		s := plan.Nodes[i].Step
-		if s.Kind != workflow.KindAgent || steps.ProviderFor(engine.Attempt{Step: s, Options: o}) != claudecode.Name {
-			continue
-		}
-		if path, _ := a.claude(); path != "" {
-			return []sandbox.Mount{{Host: path, To: claudecode.InsidePath}}
-		}
+	wanted := false
+	plan.Workflow.Walk(func(s *workflow.Step) {
+		wanted = wanted || s.Kind == workflow.KindAgent && steps.ProviderFor(engine.Attempt{Step: s, Options: o}) == claudecode.Name
+	})
+	if path, _ := a.claude(); wanted && path != "" {
+		return []sandbox.Mount{{Host: path, To: claudecode.InsidePath}}
 	}
 	return nil
 }

@@ -248,7 +248,7 @@ func (a *app) readState() (*state.Store, error) {
 func kindsOf(plan *workflow.Plan) map[string]string {
 	out := make(map[string]string, len(plan.Nodes))
 	for i := range plan.Nodes {
-		out[plan.Nodes[i].Step.ID] = string(plan.Nodes[i].Step.Kind)
+		out[plan.Nodes[i].Step.ID] = plan.Nodes[i].KindWord()
 	}
 	return out
 }
