@@ -43,11 +43,16 @@ type Options struct {
 // steps in Reset go back to pending; Definition, when set, replaces the frozen one
 // (accepted changes).
 type RunResumed struct {
-	Attempt    int               `json:"attempt"` // 2 for the first resume
-	Reset      []StepReset       `json:"reset"`
-	Checkpoint string            `json:"checkpoint,omitempty"` // what the workspace is restored from; "" = the source
-	Text       []byte            `json:"text,omitempty"`
-	Files      map[string][]byte `json:"files,omitempty"`
+	Attempt    int         `json:"attempt"` // 2 for the first resume
+	Reset      []StepReset `json:"reset"`
+	Checkpoint string      `json:"checkpoint,omitempty"` // what the workspace is restored from; "" = the source
+	// Merged, when set, is Checkpoint with what somebody changed in workspace.from
+	// since, and Source that tree as imported: they take the places of Checkpoint and
+	// of the run's base from here on.
+	Merged string            `json:"merged,omitempty"`
+	Source string            `json:"source,omitempty"`
+	Text   []byte            `json:"text,omitempty"`
+	Files  map[string][]byte `json:"files,omitempty"`
 	// Removed are the steps that are no part of the run any more: instances that
 	// are to be made anew, and what an accepted definition lacks.
 	Removed []string `json:"removed,omitempty"`

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"flowrun.dev/flow/workflow"
 )
@@ -355,6 +356,15 @@ func (p *resumePlan) restore(before int64) (position int64, id string) {
 	for i, n := range p.old {
 		if p.worked(i) && n.endSeq <= newest {
 			most = max(most, n.endSeq)
+		}
+	}
+	// What was merged from the source by an earlier resume stays in.
+	for k, c := range slices.Backward(line) {
+		if c.Step == "" {
+			if line = line[k:]; most == 0 {
+				return c.Seq, c.ID
+			}
+			break
 		}
 	}
 	if most == 0 {

@@ -115,6 +115,7 @@ const (
 )
 
 // CheckpointAt is one checkpoint of the line: taken when Step ended, with event Seq.
+// Step is "" for what a resume made of one by merging changes of the source.
 type CheckpointAt struct {
 	ID   string
 	Step string

@@ -231,6 +231,15 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 			n.Turn = nil
 		}
 	}
+	if b.Merged != "" {
+		r.Line = append(r.Line, CheckpointAt{ID: b.Merged, Seq: e.Seq})
+		for i := range r.Nodes {
+			r.Nodes[i].Turn = nil // its files are no longer those of the workspace
+		}
+	}
+	if b.Source != "" {
+		r.Base = b.Source
+	}
 	r.Status, r.Class, r.Cause, r.Attempt = RunRunning, ClassNone, "", b.Attempt
 	r.ActiveSince, r.FinishedAt = e.At, time.Time{}
 	r.CancelCause, r.CancelAt, r.Hard, r.stopped = "", time.Time{}, false, ""

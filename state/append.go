@@ -114,6 +114,9 @@ func (r *runRow) apply(e *engine.Event) {
 		r.status, r.class, r.cause, r.attempt = engine.RunRunning, "", "", b.Attempt
 		r.finished = zeroTime
 		r.checkpoint = b.Checkpoint // those after it are no part of the run any more
+		if b.Merged != "" {
+			r.checkpoint = b.Merged
+		}
 	case engine.RunFinished:
 		r.status, r.class, r.cause, r.finished = b.Status, b.Class, b.Cause, e.At
 	case engine.WorkspaceImported:
@@ -163,6 +166,16 @@ func (c *change) storeContents(events []engine.Event) error {
 		return err
 	}
 	for _, e := range events {
+		if b, ok := e.Body.(engine.RunResumed); ok {
+			for _, id := range []string{b.Source, b.Merged} {
+				if id == "" {
+					continue
+				}
+				if err := c.storeCheckpoint(id, e.Seq); err != nil {
+					return err
+				}
+			}
+		}
 		checkpoint, log := named(e.Body)
 		if checkpoint != "" {
 			if err := c.storeCheckpoint(checkpoint, e.Seq); err != nil {

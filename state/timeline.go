@@ -64,8 +64,14 @@ func (t *Timeline) add(e *engine.Event) {
 			t.drop(r.Step)
 			delete(t.starts, r.Step)
 		}
+		if b.Source != "" {
+			t.Base = b.Source
+		}
 		if t.Newest = b.Checkpoint; t.Newest == "" {
 			t.Newest = t.Base
+		}
+		if b.Merged != "" {
+			t.Newest = b.Merged
 		}
 	case engine.StepStarted:
 		if t.starts[b.Step].seq == 0 {

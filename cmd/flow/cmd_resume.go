@@ -22,7 +22,7 @@ import (
 
 type resumeFlags struct {
 	from, envFile, output string
-	accept                bool
+	accept, keepSource    bool
 	grace                 time.Duration
 }
 
@@ -42,6 +42,7 @@ func cmdResume(a *app) *cobra.Command {
 	fl := c.Flags()
 	fl.StringVar(&f.from, "from", "", "run this step again, and all that comes after it")
 	fl.BoolVar(&f.accept, "accept-changes", false, "the file changed since: run the changed steps again, and what needs them")
+	fl.BoolVar(&f.keepSource, "keep-source", false, "workspace.from changed since: go on with it as it was imported")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json")
 	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
@@ -92,6 +93,9 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := a.sourceDrift(ctx, store, past, root, f, &resumed); err != nil {
+		return err
+	}
 	return a.goOn(ctx, store, owner, &continuation{root: root, past: past, plan: plan, text: text, resumed: resumed}, f)
 }
 
@@ -130,7 +134,7 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 		return err
 	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		before: before, secrets: secrets, redact: set, output: f.output, restore: resumed.Checkpoint, base: c.base(), spent: steps.Spent(c.events)}
+		before: before, secrets: secrets, redact: set, output: f.output, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
 	return s.drive(ctx)
 }
 
@@ -143,12 +147,38 @@ type past struct {
 
 // base is the checkpoint that holds the imported source, "" when none was made.
 func (p *past) base() string {
+	base := ""
 	for _, e := range p.events {
-		if w, ok := e.Body.(engine.WorkspaceImported); ok {
-			return w.Checkpoint
+		switch b := e.Body.(type) {
+		case engine.WorkspaceImported:
+			base = b.Checkpoint
+		case engine.RunResumed:
+			base = first(b.Source, base)
 		}
 	}
-	return ""
+	return base
+}
+
+// baseOf is the imported source that a checkpoint of the run goes back to: one from
+// before a resume that merged a changed source has the older one.
+func (p *past) baseOf(checkpoint string) string {
+	base := ""
+	for _, e := range p.events {
+		switch b := e.Body.(type) {
+		case engine.WorkspaceImported:
+			base = b.Checkpoint
+		case engine.RunResumed:
+			base = first(b.Source, base)
+			if b.Merged == checkpoint {
+				return base
+			}
+		case engine.StepFinished:
+			if b.Checkpoint == checkpoint {
+				return base
+			}
+		}
+	}
+	return p.base()
 }
 
 // replay folds the events of a run over its frozen definition.
