@@ -207,8 +207,13 @@ func (s *Store) sweep(ctx context.Context, out *Collected) error {
 
 // reachable are the contents that a checkpoint's row or an event of any run names.
 func (s *Store) reachable(ctx context.Context) (map[checkpoint.Hash]bool, error) {
+	return s.reachableFrom(ctx, "")
+}
+
+// reachableFrom is reachable for the checkpoints and events that where selects.
+func (s *Store) reachableFrom(ctx context.Context, where string, args ...any) (map[checkpoint.Hash]bool, error) {
 	live := map[checkpoint.Hash]bool{}
-	err := s.each(ctx, "SELECT id, form, size, codec, digest, data FROM checkpoints WHERE data IS NOT NULL", nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, "SELECT id, form, size, codec, digest, data FROM (SELECT * FROM checkpoints "+where+") WHERE data IS NOT NULL", args, func(rows *sql.Rows) error {
 		r := &checkpointRow{}
 		if err := rows.Scan(&r.id, &r.form, &r.size, &r.codec, &r.digest, &r.data); err != nil {
 			return err
@@ -227,7 +232,7 @@ func (s *Store) reachable(ctx context.Context) (map[checkpoint.Hash]bool, error)
 	if err != nil {
 		return nil, err
 	}
-	return live, s.each(ctx, "SELECT body FROM events", nil, func(rows *sql.Rows) error {
+	return live, s.each(ctx, "SELECT body FROM events "+where, args, func(rows *sql.Rows) error {
 		var body []byte
 		if err := rows.Scan(&body); err != nil {
 			return err

@@ -66,7 +66,7 @@ var commands = []func(*app) *cobra.Command{
 	cmdRuns, cmdShow, cmdLogs,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
-	cmdCache, cmdGC, cmdPin,
+	cmdCache, cmdGC, cmdPin, cmdState,
 	cmdSchema,
 	cmdCompletion,
 	cmdVersion,

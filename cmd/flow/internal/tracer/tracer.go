@@ -26,6 +26,11 @@ type Job struct {
 	Under string
 	// KillAt is the number of the call at which the program is killed, 0 for never.
 	KillAt int
+	// FailAt is the number of the call that fails with Errno instead of taking
+	// effect, 0 for none; with FailOn all that come after it do, as on a full disk.
+	FailAt int
+	FailOn bool
+	Errno  int
 }
 
 // Result is what it did.
@@ -33,6 +38,7 @@ type Result struct {
 	Calls    int
 	ByName   map[string]int // write, truncate, fsync, rename, mkdir, unlink
 	Killed   bool
+	Failed   int // calls that were made to fail
 	ExitCode int // 128 plus the signal where one ended it
 }
 

@@ -56,7 +56,8 @@ func Trace(job Job) (Result, error) {
 	if err := unix.PtraceSetOptions(pid, opts); err != nil {
 		return res, err
 	}
-	inside := map[int]bool{} // thread → between entry and exit of a call
+	inside := map[int]bool{}  // thread → between entry and exit of a call
+	failing := map[int]bool{} // thread → this call is to fail
 	if err := unix.PtraceSyscall(pid, 0); err != nil {
 		return res, err
 	}
@@ -83,9 +84,20 @@ func Trace(job Job) (Result, error) {
 		switch stop := ws.StopSignal(); {
 		case stop == unix.SIGTRAP|0x80:
 			inside[tid] = !inside[tid]
-			if inside[tid] && counts(tid, pid, job.Under, &res) && job.KillAt > 0 && res.Calls == job.KillAt {
+			if failing[tid] && !inside[tid] {
+				delete(failing, tid)
+				setResult(tid, job.Errno)
+			}
+			if !inside[tid] || !counts(tid, pid, job.Under, &res) {
+				break
+			}
+			if job.KillAt > 0 && res.Calls == job.KillAt {
 				res.Killed = true
 				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			if job.FailAt > 0 && (res.Calls == job.FailAt || job.FailOn && res.Calls > job.FailAt) && skipCall(tid) {
+				failing[tid] = true
+				res.Failed++
 			}
 		case stop == unix.SIGTRAP: // a new thread was made
 		case stop == unix.SIGSTOP: // a new thread's first stop
@@ -94,6 +106,25 @@ func Trace(job Job) (Result, error) {
 		}
 		// ESRCH: it was killed meanwhile, and is waited for above.
 		_ = unix.PtraceSyscall(tid, sig)
+	}
+}
+
+// skipCall makes the kernel skip the call that a thread is about to make. Removing
+// what is there works on a full disk, so that it is left alone.
+func skipCall(tid int) bool {
+	var regs unix.PtraceRegs
+	if unix.PtraceGetRegs(tid, &regs) != nil || durable[regs.Orig_rax].name == "unlink" {
+		return false
+	}
+	regs.Orig_rax = ^uint64(0) // no such call
+	return unix.PtraceSetRegs(tid, &regs) == nil
+}
+
+func setResult(tid, errno int) {
+	var regs unix.PtraceRegs
+	if unix.PtraceGetRegs(tid, &regs) == nil {
+		regs.Rax = uint64(-int64(errno))
+		_ = unix.PtraceSetRegs(tid, &regs)
 	}
 }
 
