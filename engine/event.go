@@ -25,6 +25,8 @@ type RunStarted struct {
 	FlowVersion string            `json:"flow_version"`
 	// SourceManifest is the checkpoint that workspace.from became, "" for none.
 	SourceManifest string `json:"source_manifest,omitempty"`
+	// CIRun is the run of a CI system that the call belonged to, "" for none.
+	CIRun string `json:"ci_run,omitempty"`
 	// ForkOf says whose history the run began with, "" for its own.
 	ForkOf string `json:"fork_of,omitempty"`
 }

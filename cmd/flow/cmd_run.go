@@ -21,6 +21,7 @@ import (
 
 type runFlags struct {
 	inputs, envFile, output string
+	resume                  string
 	pairs                   []string
 	options                 engine.Options
 	dryRun                  bool
@@ -49,6 +50,7 @@ func cmdRun(a *app) *cobra.Command {
 	fl.StringVar(&f.options.Apply, "apply", "", "never, on_success or always; overrides the file")
 	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json (default: tui on a terminal, else plain)")
+	fl.StringVar(&f.resume, "resume", "", "auto: continue the newest unfinished run of the same file, inputs, source tree and CI run, if there is one")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and start nothing")
 	return c
 }
@@ -104,6 +106,11 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	if f.dryRun {
 		return a.printPlan(plan)
 	}
+	if f.resume != "" {
+		if done, err := a.resumeInstead(ctx, plan, path, inputs, f); done || err != nil {
+			return err
+		}
+	}
 	if err := a.agentsReady(plan, f.options, f.record); err != nil {
 		return err
 	}
@@ -122,7 +129,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	}
 	defer store.Close()
 	started := engine.RunStarted{RunID: state.NewRunID(), Workflow: w.Name, Path: relative(root, path), Text: w.Text, Files: w.Files,
-		Inputs: inputs, Options: f.options, FlowVersion: version}
+		Inputs: inputs, Options: f.options, FlowVersion: version, CIRun: a.ciRun()}
 	now := time.Now().UTC()
 	owner, err := store.CreateRun(ctx, started, state.RunExtra{At: now, Kinds: kindsOf(plan)})
 	if err != nil {
