@@ -200,9 +200,41 @@ func (s *Store) sweep(ctx context.Context, out *Collected) error {
 		if _, err := s.removeOrphans(ctx); err != nil {
 			return err
 		}
+		if err := s.removeRunless(ctx); err != nil {
+			return err
+		}
 		return s.shrink()
 	}()
 	return wrap("remove unused contents", errors.Join(err, setLock(s.use, unix.F_RDLCK)))
+}
+
+// removeRunless removes directories whose run has no row: of a removal that was cut.
+func (s *Store) removeRunless(ctx context.Context) error {
+	dirs, err := os.ReadDir(filepath.Join(s.dir, runsName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if validRunID(d.Name()) != nil || !d.IsDir() {
+			continue // not ours
+		}
+		if _, _, err := s.runRow(ctx, d.Name()); !errors.Is(err, ErrNotFound) {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if alive, err := s.IsAlive(d.Name()); err != nil || alive {
+			continue
+		}
+		if err := os.RemoveAll(s.RunDir(d.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reachable are the contents that a checkpoint's row or an event of any run names.
@@ -328,27 +360,30 @@ func (s *Store) compactPacks(ctx context.Context) error {
 		}
 		return syncDir(s.packsDir())
 	}()
-	if err == nil {
-		err = s.tx(func(w *writer) error {
-			key, err := w.insert("INSERT INTO packs (name, bytes) VALUES (?, ?)", pack.name, pack.off)
-			if err != nil {
-				return err
-			}
-			for _, m := range all {
-				if _, err := w.exec("UPDATE blobs SET pack = ?, off = ? WHERE hash = ?", key, m.off, m.hash); err != nil {
-					return err
-				}
-			}
-			for _, p := range list {
-				if _, err := w.exec("DELETE FROM packs WHERE key = ?", p.key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
 	if err != nil {
 		pack.discard()
+		return err
+	}
+	err = s.tx(func(w *writer) error {
+		key, err := w.insert("INSERT INTO packs (name, bytes) VALUES (?, ?)", pack.name, pack.off)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if _, err := w.exec("UPDATE blobs SET pack = ?, off = ? WHERE hash = ?", key, m.off, m.hash); err != nil {
+				return err
+			}
+		}
+		for _, p := range list {
+			if _, err := w.exec("DELETE FROM packs WHERE key = ?", p.key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		// A commit whose sync failed may be there all the same, and its rows name the
+		// new pack: it stays, and goes as an orphan when they do not.
 		return err
 	}
 	s.open.drop(pack.name)
