@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"flowrun.dev/flow/engine"
+)
+
+// fences finds the fenced YAML of a page.
+var fences = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+
+// TestDocs: each whole workflow in the pages is valid, and README's really runs.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, page := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range fences.FindAllStringSubmatch(string(text), -1) {
+			if !strings.HasPrefix(m[1], "name:") || !strings.Contains(m[1], "\nsteps:") {
+				continue // a part of a file
+			}
+			dir := t.TempDir()
+			write(t, dir, "w.yaml", m[1])
+			if out, code := flow(t, dir, "validate", "w.yaml"); code != 0 {
+				t.Errorf("%s, workflow %d: flow validate: exit %d\n%s", page, i+1, code, out)
+			}
+			if !strings.HasSuffix(page, "README.md") {
+				continue
+			}
+			ran++
+			if out, code := flow(t, dir, "run", "--output", "plain", "--driver", "host", "w.yaml"); code != 0 {
+				t.Errorf("%s, workflow %d: flow run: exit %d\n%s", page, i+1, code, out)
+			}
+		}
+	}
+	if ran == 0 {
+		t.Error("README.md has no workflow that runs")
+	}
+}
+
+// TestDocsOfCommands: docs/cli.md has a row for every command and every exit code,
+// every command's help has an example and its exit codes, and README's map of
+// folders is whole.
+func TestDocsOfCommands(t *testing.T) {
+	t.Parallel()
+	cli, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range exitTable {
+		if !strings.Contains(strings.ReplaceAll(string(cli), "`", ""), fmt.Sprintf("| %d | %s |", r.Code, r.Means)) {
+			t.Errorf("docs/cli.md has no row for exit code %d: %s", r.Code, r.Means)
+		}
+	}
+	var visit func(c *cobra.Command, path string)
+	visit = func(c *cobra.Command, path string) {
+		for _, sub := range c.Commands() {
+			if sub.Name() == "help" || sub.Hidden {
+				continue
+			}
+			full := path + " " + sub.Name()
+			if c.Parent() == nil && !strings.Contains(string(cli), "`"+full) {
+				t.Errorf("docs/cli.md does not speak of `%s`", full)
+			}
+			if !strings.Contains(sub.Long, "Exit codes:") || !strings.HasPrefix(sub.Example, "  flow ") && !strings.Contains(sub.Example, "flow ") {
+				t.Errorf("the help of `%s` has no example or no exit codes", full)
+			}
+			visit(sub, full)
+		}
+	}
+	a := &app{out: os.Stdout, err: os.Stderr, env: os.Getenv}
+	visit(a.root(), "flow")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && e.Name()[0] != '.' && e.Name() != "bin" && !strings.Contains(string(readme), "`"+e.Name()+"/") {
+			t.Errorf("README.md's map of the folders has no %s/", e.Name())
+		}
+	}
+}
+
+// TestRunCodes goes through the table of exit codes for every end of a run.
+func TestRunCodes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status engine.RunStatus
+		class  engine.Class
+		cause  string
+		want   int
+	}{
+		{engine.RunSucceeded, "", "", 0},
+		{engine.RunFailed, engine.ClassExitCode, "", 1},
+		{engine.RunFailed, engine.ClassInvalid, "", 1},
+		{engine.RunFailed, engine.ClassInfrastructure, "", 3},
+		{engine.RunFailed, engine.ClassTimeout, "", 4},
+		{engine.RunFailed, engine.ClassBudget, "", 4},
+		{engine.RunOutOfBudget, engine.ClassBudget, "", 4},
+		{engine.RunWaiting, "", "", 5},
+		{engine.RunRateLimited, engine.ClassRateLimit, "", 6},
+		{engine.RunFailed, engine.ClassDenied, "", 7},
+		{engine.RunInterrupted, engine.ClassCancelled, "interrupted (SIGINT)", 130},
+		{engine.RunInterrupted, engine.ClassCancelled, "interrupted (SIGTERM)", 143},
+	} {
+		if got := runCode(c.status, c.class, c.cause); got != c.want {
+			t.Errorf("%s, %s, %q: exit %d, want %d", c.status, c.class, c.cause, got, c.want)
+		}
+		if classOf(c.want) == "infrastructure" && c.want != codeInfrastructure {
+			t.Errorf("code %d has no row in the table", c.want)
+		}
+	}
+}
