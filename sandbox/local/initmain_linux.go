@@ -5,6 +5,12 @@ import (
 	"runtime"
 )
 
+// Not in main, but while this package is initialised: most of what flow links (its
+// HTTP client, the agents' SDK, the terminal's library) is initialised after it,
+// for nothing, in both stages of every sandbox. It is no registration: nobody sees
+// it but a process that was started to be an init.
+var _ = InitMain(os.Args)
+
 // InitMain becomes a sandbox's init when args (os.Args) say so; it then never
 // returns. Otherwise it returns false at once. It is called first thing in main()
 // and in TestMain, before anything expensive: each sandbox starts with two passes

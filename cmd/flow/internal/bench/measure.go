@@ -16,10 +16,14 @@ func binary(b *runner) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []row{{what: "the binary", got: sample{rss: st.Size()}, limit: sample{rss: 30e6}}}, nil
+	return []row{{What: "the binary", Got: sample{RSS: st.Size()}, Limit: sample{RSS: 30e6}}}, nil
 }
 
 func startup(b *runner) ([]row, error) {
+	version, err := run(b.dir, 0, b.flow, "version")
+	if err != nil {
+		return nil, err
+	}
 	again, err := b.fresh()
 	if err != nil {
 		return nil, err
@@ -34,14 +38,15 @@ func startup(b *runner) ([]row, error) {
 		return nil, err
 	}
 	const what = "start-up and one `true` step: "
-	floor := m[0].wall
+	floor := m[0].Wall
 	limit := sample{10 * time.Millisecond, 15e6}
 	return []row{
-		{what: what + "sh", got: sample{wall: floor}},
-		{what: what + "make", got: sample{wall: m[1].wall}, times: ratio(m[1].wall, floor)},
-		{what: what + "flow, driver host, makes its state directory", got: m[2], times: ratio(m[2].wall, floor), limit: limit},
-		{what: what + "flow, driver host, state directory exists", got: m[3], times: ratio(m[3].wall, floor), limit: limit},
-		{what: what + "flow, driver local, makes its state directory", got: m[4], times: ratio(m[4].wall, floor)},
+		{What: "flow version: a process that does nothing", Got: version},
+		{What: what + "sh", Got: sample{Wall: floor}},
+		{What: what + "make", Got: sample{Wall: m[1].Wall}, Times: ratio(m[1].Wall, floor)},
+		{What: what + "flow, driver host, makes its state directory", Got: m[2], Times: ratio(m[2].Wall, floor), Limit: limit},
+		{What: what + "flow, driver host, state directory exists", Got: m[3], Times: ratio(m[3].Wall, floor), Limit: limit},
+		{What: what + "flow, driver local, makes its state directory", Got: m[4], Times: ratio(m[4].Wall, floor)},
 	}, nil
 }
 
@@ -63,10 +68,10 @@ func durability(b *runner) ([]row, error) {
 	case res.ExitCode != 0:
 		return nil, fmt.Errorf("the traced run ended with exit code %d", res.ExitCode)
 	case res.ByName["fsync"] < n:
-		return nil, fmt.Errorf("a run of %d steps synced %d times: its steps are not durable (synchronous=FULL syncs at every commit)", n, res.ByName["fsync"])
+		return nil, fmt.Errorf("a run of %d steps synced %d Times: its steps are not durable (synchronous=FULL syncs at every commit)", n, res.ByName["fsync"])
 	}
-	return []row{{what: fmt.Sprintf("syncs of the state directory in a run of %d steps (synchronous=FULL: at least one a step)", n),
-		note: fmt.Sprint(res.ByName["fsync"])}}, nil
+	return []row{{What: fmt.Sprintf("syncs of the state directory in a run of %d steps (synchronous=FULL: at least one a step)", n),
+		Note: fmt.Sprint(res.ByName["fsync"])}}, nil
 }
 
 // sequential gives the cost of a durable step, start-up taken off by the
@@ -76,10 +81,10 @@ func sequential(b *runner, driver string, limit time.Duration) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	floor := m[0].wall / 1000
+	floor := m[0].Wall / 1000
 	rows := []row{
-		{what: "a step of 1,000 in a row: sh, a loop of `sh -c true`, nothing durable", got: sample{wall: floor}},
-		{what: "a step of 1,000 in a row: make, nothing durable", got: sample{wall: m[1].wall / 1000}, times: ratio(m[1].wall/1000, floor)},
+		{What: "a step of 1,000 in a row: sh, a loop of `sh -c true`, nothing durable", Got: sample{Wall: floor}},
+		{What: "a step of 1,000 in a row: make, nothing durable", Got: sample{Wall: m[1].Wall / 1000}, Times: ratio(m[1].Wall/1000, floor)},
 	}
 	for _, c := range []struct {
 		n, rounds int
@@ -89,10 +94,10 @@ func sequential(b *runner, driver string, limit time.Duration) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		per := sample{wall: (m[1].wall - m[0].wall) / time.Duration(c.n-1), rss: m[1].rss}
-		r := row{what: fmt.Sprintf("a durable step of %d in a row: flow, driver %s, shell %s", c.n, driver, c.shell), got: per, times: ratio(per.wall, floor)}
+		per := sample{Wall: (m[1].Wall - m[0].Wall) / time.Duration(c.n-1), RSS: m[1].RSS}
+		r := row{What: fmt.Sprintf("a durable step of %d in a row: flow, driver %s, shell %s", c.n, driver, c.shell), Got: per, Times: ratio(per.Wall, floor)}
 		if c.shell == "sh" {
-			r.limit.wall = limit
+			r.Limit.Wall = limit
 		}
 		rows = append(rows, r)
 	}
@@ -104,12 +109,12 @@ func parallel(b *runner) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	per := func(i int) sample { return sample{wall: m[i].wall / 1000} }
+	per := func(i int) sample { return sample{Wall: m[i].Wall / 1000} }
 	const what = "a step of 1,000 side by side, width 8: "
 	return []row{
-		{what: what + "make -j8, nothing durable", got: per(1), times: ratio(m[1].wall, m[0].wall)},
-		{what: what + "flow, driver host", got: sample{per(2).wall, m[2].rss}, times: ratio(m[2].wall, m[0].wall), limit: sample{wall: time.Millisecond}},
-		{what: what + "flow, driver local", got: sample{per(3).wall, m[3].rss}, times: ratio(m[3].wall, m[0].wall)},
+		{What: what + "make -j8, nothing durable", Got: per(1), Times: ratio(m[1].Wall, m[0].Wall)},
+		{What: what + "flow, driver host", Got: sample{per(2).Wall, m[2].RSS}, Times: ratio(m[2].Wall, m[0].Wall), Limit: sample{Wall: time.Millisecond}},
+		{What: what + "flow, driver local", Got: sample{per(3).Wall, m[3].RSS}, Times: ratio(m[3].Wall, m[0].Wall)},
 	}, nil
 }
 
@@ -138,9 +143,9 @@ func output(b *runner) ([]row, error) {
 	}
 	limit := sample{250 * time.Millisecond, 25e6}
 	return []row{
-		{what: "200 MB of output: sh, a pipe into cat", got: sample{wall: m[0].wall}},
-		{what: "200 MB of output: flow, no secret", got: m[1], times: ratio(m[1].wall, m[0].wall), limit: limit},
-		{what: "200 MB of output: flow, one secret", got: m[2], times: ratio(m[2].wall, m[0].wall), limit: limit},
+		{What: "200 MB of output: sh, a pipe into cat", Got: sample{Wall: m[0].Wall}},
+		{What: "200 MB of output: flow, no secret", Got: m[1], Times: ratio(m[1].Wall, m[0].Wall), Limit: limit},
+		{What: "200 MB of output: flow, one secret", Got: m[2], Times: ratio(m[2].Wall, m[0].Wall), Limit: limit},
 	}, nil
 }
 
@@ -154,7 +159,7 @@ func validate(b *runner) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []row{{what: fmt.Sprintf("validate 10,000 steps (%d KB)", len(big(10000))>>10), got: m[0], limit: sample{150 * time.Millisecond, 40e6}}}, nil
+	return []row{{What: fmt.Sprintf("validate 10,000 steps (%d KB)", len(big(10000))>>10), Got: m[0], Limit: sample{150 * time.Millisecond, 40e6}}}, nil
 }
 
 // big is a file of n steps with conditions and variables in some.
@@ -195,14 +200,14 @@ func resume(b *runner) ([]row, error) {
 		if err != nil {
 			return s, err
 		}
-		next = append(next, sample{wall: st.ModTime().Sub(t)})
+		next = append(next, sample{Wall: st.ModTime().Sub(t)})
 		return s, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return []row{
-		{what: "resume of a run of 1,000 steps: until its next step runs", got: middle(next), limit: sample{wall: 20 * time.Millisecond}},
-		{what: "resume of a run of 1,000 steps: the whole process", got: m[0]},
+		{What: "resume of a run of 1,000 steps: until its next step runs", Got: middle(next), Limit: sample{Wall: 20 * time.Millisecond}},
+		{What: "resume of a run of 1,000 steps: the whole process", Got: m[0]},
 	}, nil
 }

@@ -13,8 +13,8 @@ import (
 
 // sample is one process: its wall time and its peak resident memory.
 type sample struct {
-	wall time.Duration
-	rss  int64 // bytes
+	Wall time.Duration
+	RSS  int64 // bytes
 }
 
 type runner struct{ flow, dir string }
@@ -30,11 +30,11 @@ func run(dir string, want int, argv ...string) (sample, error) {
 	cmd.Stderr = &text
 	t := time.Now()
 	err := cmd.Run()
-	s := sample{wall: time.Since(t)}
+	s := sample{Wall: time.Since(t)}
 	if cmd.ProcessState == nil {
 		return s, err
 	}
-	s.rss = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	s.RSS = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
 	if code := cmd.ProcessState.ExitCode(); code != want {
 		return s, fmt.Errorf("%s: exit %d, want %d\n%s", strings.Join(argv, " "), code, want, text.String())
 	}
@@ -68,10 +68,10 @@ func (b *runner) medians(n int, fs ...func(dir string) (sample, error)) ([]sampl
 
 // middle is the median time and the greatest memory.
 func middle(ss []sample) sample {
-	slices.SortFunc(ss, func(a, b sample) int { return int(a.wall - b.wall) })
+	slices.SortFunc(ss, func(a, b sample) int { return int(a.Wall - b.Wall) })
 	out := ss[len(ss)/2]
 	for _, s := range ss {
-		out.rss = max(out.rss, s.rss)
+		out.RSS = max(out.RSS, s.RSS)
 	}
 	return out
 }

@@ -27,7 +27,7 @@ func sandboxes(b *runner) ([]row, error) {
 	ctx := context.Background()
 	d := local.New(local.Options{})
 	if _, err := d.Probe(ctx); err != nil {
-		return []row{{what: "sandbox", note: "does not work on this machine: " + err.Error()}}, nil
+		return []row{{What: "sandbox", Note: "does not work on this machine: " + err.Error()}}, nil
 	}
 	var creates, execs, floors []sample
 	for range 31 {
@@ -40,7 +40,7 @@ func sandboxes(b *runner) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		creates = append(creates, sample{wall: time.Since(t)})
+		creates = append(creates, sample{Wall: time.Since(t)})
 		err = func() error {
 			for range 20 {
 				t := time.Now()
@@ -48,12 +48,12 @@ func sandboxes(b *runner) ([]row, error) {
 				if err != nil || res.ExitCode != 0 {
 					return fmt.Errorf("/bin/true: exit %d, %w", res.ExitCode, err)
 				}
-				execs = append(execs, sample{wall: time.Since(t)})
+				execs = append(execs, sample{Wall: time.Since(t)})
 				t = time.Now()
 				if err := exec.Command("/bin/true").Run(); err != nil {
 					return err
 				}
-				floors = append(floors, sample{wall: time.Since(t)})
+				floors = append(floors, sample{Wall: time.Since(t)})
 			}
 			return nil
 		}()
@@ -64,8 +64,8 @@ func sandboxes(b *runner) ([]row, error) {
 	runtime.KeepAlive(linked)
 	c, e, f := middle(creates), middle(execs), middle(floors)
 	return []row{
-		{what: "/bin/true: fork and exec with os/exec", got: f},
-		{what: "/bin/true in a living local sandbox", got: e, times: ratio(e.wall, f.wall), limit: sample{wall: time.Millisecond}},
-		{what: "a local sandbox made", got: c, times: ratio(c.wall, f.wall), limit: sample{wall: 8 * time.Millisecond}},
+		{What: "/bin/true: fork and exec with os/exec", Got: f},
+		{What: "/bin/true in a living local sandbox", Got: e, Times: ratio(e.Wall, f.Wall), Limit: sample{Wall: time.Millisecond}},
+		{What: "a local sandbox made", Got: c, Times: ratio(c.Wall, f.Wall), Limit: sample{Wall: 8 * time.Millisecond}},
 	}, nil
 }
