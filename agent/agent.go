@@ -44,8 +44,10 @@ type Request struct {
 	Cassette string
 	// Record is the folder that the conversation is recorded into, "" for none; Redact
 	// takes the secrets out of what is stored there.
-	Record  string
-	Redact  func(string) string
+	Record string
+	Redact func(string) string
+	// Command of provider acp: the agent's program and its arguments.
+	Command []string
 	Sandbox sandbox.Sandbox
 	// StateDir is a folder inside the sandbox, covered by its checkpoints, for what
 	// a provider keeps there; "" for the home.

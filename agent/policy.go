@@ -202,6 +202,11 @@ func (p *Policy) Scoped(tool string) bool {
 	return !p.wholly(p.allowed, tool) || p.scoped(p.denied, fileDenials[tool]...)
 }
 
+// Narrow says whether some of the tool's calls are allowed and some are not.
+func (p *Policy) Narrow(tool string) bool {
+	return slices.Contains(p.Offered(), tool) && (!p.wholly(p.allowed, tool) || p.Hides(tool) || p.scoped(p.denied, tool))
+}
+
 // Hides says whether disallow rules keep some files from the tool.
 func (p *Policy) Hides(tool string) bool { return p.scoped(p.denied, fileDenials[tool]...) }
 

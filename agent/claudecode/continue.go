@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/child"
 	"flowrun.dev/flow/agent/loop"
 	"flowrun.dev/flow/sandbox"
 )
@@ -110,7 +111,7 @@ func sessionFile(r agent.Request, session, dir string) ([]byte, error) {
 func putSession(ctx context.Context, sb sandbox.Sandbox, env []string, name string, content []byte) error {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return place(err)
+		return child.Place(err)
 	}
 	written := make(chan error, 1)
 	go func() {
@@ -118,7 +119,7 @@ func putSession(ctx context.Context, sb sandbox.Sandbox, env []string, name stri
 		written <- errors.Join(err, w.Close())
 	}()
 	const script = `mkdir -p "$(dirname "$1")" && exec cat > "$1"`
-	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{"/bin/sh", "-c", script, "sh", name}, Env: env, Stdin: r, Grace: grace})
+	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{"/bin/sh", "-c", script, "sh", name}, Env: env, Stdin: r, Grace: child.Grace})
 	_ = r.Close() // the writer's end, if the command read less
 	werr := <-written
 	switch {
@@ -127,7 +128,7 @@ func putSession(ctx context.Context, sb sandbox.Sandbox, env []string, name stri
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case res.ExitCode != 0 || werr != nil:
-		return place(fmt.Errorf("write the conversation into the sandbox: exit code %d, %w", res.ExitCode, errors.Join(werr)))
+		return child.Place(fmt.Errorf("write the conversation into the sandbox: exit code %d, %w", res.ExitCode, errors.Join(werr)))
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 	if err != nil {
 		c.stop(err)
 		if p != nil {
-			_, _ = p.wait()
+			_, _ = p.Wait()
 		}
 		return c.res, failure(err)
 	}
@@ -80,7 +80,7 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 	if err := c.listen(ctx); err != nil {
 		c.fail(err)
 	}
-	exit, err := p.wait()
+	exit, err := p.Wait()
 	err = c.ended(ctx, exit, err)
 	// The gateway counts what was paid for, broken answers as well.
 	spent := c.session.Spent()
@@ -116,7 +116,7 @@ func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error
 	case refused != nil: // a budget, for example
 		return refused
 	}
-	end := ending{exit: exit, result: c.last, stderr: c.p.stderr.String(), api: c.api, stop: c.res.StopReason, maxTurns: c.r.MaxTurns}
+	end := ending{exit: exit, result: c.last, stderr: c.p.Stderr(), api: c.api, stop: c.res.StopReason, maxTurns: c.r.MaxTurns}
 	if ae := end.failure(); ae != nil {
 		return ae
 	}
@@ -198,7 +198,7 @@ func (c *conversation) event(ctx context.Context, line []byte) error {
 		if paused { // the CLI ends here; the model wants to be asked again
 			return c.ask("Continue.")
 		}
-		c.p.finish()
+		c.p.Finish()
 	}
 	return nil
 }

@@ -22,6 +22,6 @@
 //
 // Measured with version 2.1.330; other versions are used when they pass 1 and 2.
 //
-// Imports of this module: agent, agent/anthropic, agent/gateway, agent/loop,
-// agent/screen, agent/tools and sandbox.
+// Imports of this module: agent, agent/anthropic, agent/child, agent/gateway,
+// agent/loop, agent/screen, agent/tools and sandbox.
 package claudecode

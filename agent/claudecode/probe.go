@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/child"
 	"flowrun.dev/flow/sandbox"
 )
 
@@ -49,10 +50,10 @@ func Probe(ctx context.Context, sb sandbox.Sandbox, path string) (version string
 		}
 	}
 	cancel()
-	exit, _ := p.wait()
+	exit, _ := p.Wait()
 	switch {
 	case errors.Is(err, io.EOF):
-		return version, fmt.Errorf("it ended with exit code %d: %s", exit.ExitCode, p.stderr)
+		return version, fmt.Errorf("it ended with exit code %d: %s", exit.ExitCode, p.Stderr())
 	case err != nil:
 		return version, err
 	}
@@ -62,7 +63,7 @@ func Probe(ctx context.Context, sb sandbox.Sandbox, path string) (version string
 func askVersion(ctx context.Context, sb sandbox.Sandbox, path string) (string, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return "", place(err)
+		return "", child.Place(err)
 	}
 	defer r.Close()
 	res, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{path, "--version"}, Env: sb.BaseEnv(), Stdout: w, Stderr: w})

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/child"
 	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/sandbox"
 )
@@ -174,7 +175,7 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 		}
 		return c.res, err
 	}
-	url, closeAPI, err := serve(ctx, r.Sandbox, gw)
+	url, closeAPI, err := child.Serve(ctx, r.Sandbox, gw)
 	if err != nil {
 		return c.res, failure(err)
 	}

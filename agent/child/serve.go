@@ -1,4 +1,4 @@
-package claudecode
+package child
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"flowrun.dev/flow/sandbox"
 )
 
-// serve puts the gateway where the CLI inside reaches it: the loopback of the
+// Serve puts the gateway to the model where the program inside reaches it: the loopback of the
 // sandbox. Every process of it can connect; the gateway asks for the token.
-func serve(ctx context.Context, sb sandbox.Sandbox, h http.Handler) (url string, closeAll func(), err error) {
+func Serve(ctx context.Context, sb sandbox.Sandbox, h http.Handler) (url string, closeAll func(), err error) {
 	ln, err := sb.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, fmt.Errorf("serve the model's API inside: %w", err)
@@ -29,7 +29,7 @@ func serve(ctx context.Context, sb sandbox.Sandbox, h http.Handler) (url string,
 	}, nil
 }
 
-// nowhere: a client that breaks off is no news, and the CLI reports what matters.
+// nowhere: a client that breaks off is no news, and the program says what matters.
 type nowhere struct{}
 
 func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
