@@ -18,7 +18,7 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 	s := a.Step.Agent
 	r := agent.Request{
 		RunID: cfg.RunID, StepID: a.Step.ID, Attempt: a.Attempt,
-		Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
+		Command: s.Command, Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
 		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now, Record: cfg.Record,
 	}
 	if cfg.Redact != nil {

@@ -66,6 +66,7 @@ type agentForm struct {
 	MaxTurns        int      `json:"max_turns"`
 	OnDenied        string   `json:"on_denied"`
 	Cassette        string   `json:"cassette,omitempty"`
+	Command         []string `json:"command,omitempty"`
 }
 
 // hashStep is the SHA-256 of a step's form, as hex.
@@ -115,7 +116,7 @@ func hashStep(w *Workflow, s *Step) string {
 	}
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
-			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette}
+			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command}
 	}
 	// A struct of strings, numbers and lists cannot fail to encode.
 	b, _ := json.Marshal(&f)

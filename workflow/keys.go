@@ -221,7 +221,8 @@ func supportedKeys() []Key {
 
 		{In: inAgent, Name: "prompt", Type: typeTemplate, Doc: "What the agent is asked to do; at most 10,000 characters.", Example: "Fix the failing test"},
 		{In: inAgent, Name: "prompt_file", Type: typePath, Doc: "A file with the prompt, relative to the workflow file; `${{ }}` works in it.", Example: "prompts/implement.md"},
-		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "claude-code", "replay"}, Later: []string{"acp", "openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, Claude Code's CLI, or a cassette that is played.", Example: "replay"},
+		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "claude-code", "acp", "replay"}, Later: []string{"openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, Claude Code's CLI, a program that speaks the Agent Client Protocol, or a cassette that is played.", Example: "replay"},
+		{In: inAgent, Name: "command", Type: typeStrings, Doc: "The program of provider `acp` and its arguments; it has to exist in the sandbox.", Example: "[my-agent, --acp]"},
 		{In: inAgent, Name: "cassette", Type: typePath, Doc: "The folder that provider `replay` plays, relative to the workflow file.", Example: "cassettes/init"},
 		{In: inAgent, Name: "profile", Type: typeEnum, Enum: profileNames(), Default: "default", Doc: "A preset of `allowed_tools`.", Example: "code_analysis"},
 		{In: inAgent, Name: "model", Type: typeText, Doc: "The model's name; default: the provider's.", Example: "claude-sonnet-4-5"},

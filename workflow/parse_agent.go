@@ -41,6 +41,12 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	if a.Provider == "replay" && a.Cassette == "" {
 		p.at("required", n, "provider replay needs a cassette")
 	}
+	switch {
+	case a.Provider == "acp" && len(a.Command) == 0:
+		p.at("required", n, "provider acp needs a command: the agent's program and its arguments")
+	case a.Provider != "acp" && len(a.Command) > 0:
+		p.at("exclusive", n, "command is for provider acp; the provider is %s", a.Provider)
+	}
 	return a
 }
 
@@ -72,6 +78,8 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 			a.Budget = p.budget(v)
 		case "on_denied":
 			a.OnDenied = p.word(ctxAgent, k, v)
+		case "command":
+			a.Command = p.grants(v, "command")
 		case "cassette":
 			a.Cassette, _ = p.str(v, "cassette")
 		default:

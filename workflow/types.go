@@ -208,7 +208,7 @@ type RunStep struct {
 
 // AgentStep is `agent:`, its profile and the file's defaults merged in.
 type AgentStep struct {
-	Provider           string // anthropic, claude-code, replay
+	Provider           string // anthropic, claude-code, acp, replay
 	Profile            string
 	Model              string
 	Prompt             *Template
@@ -223,6 +223,8 @@ type AgentStep struct {
 	// raised budget lets a conversation go on.
 	Budget         Budget
 	toolsByDefault bool // none were named
+	// Command of provider acp: program and arguments.
+	Command []string
 	// Cassette is the folder that provider replay plays, relative to the file.
 	Cassette string
 	Pos      Pos

@@ -155,8 +155,11 @@ func (c *client) hold(ctx context.Context, env []string) (agent.Result, error) {
 	if err != nil {
 		return c.res, err
 	}
-	conn := sdk.NewClientSideConnection(c, p, p.IO)
-	conn.SetLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	// The library reads before it can be told where to log; its log is nobody's.
+	quiet := make(chan struct{})
+	conn := sdk.NewClientSideConnection(c, p, gated{p.IO, quiet})
+	conn.SetLogger(slog.New(slog.DiscardHandler))
+	close(quiet)
 	stop, askErr := c.prompt(ctx, conn)
 	if askErr != nil {
 		c.stop(askErr) // it may not understand an end of its stdin
@@ -171,6 +174,17 @@ func (c *client) hold(ctx context.Context, env []string) (agent.Result, error) {
 	<-conn.Done()
 	c.endTerminals()
 	return c.ended(ctx, stop, askErr, exit, err, p.Stderr())
+}
+
+// gated reads nothing before open is closed.
+type gated struct {
+	io.Reader
+	open <-chan struct{}
+}
+
+func (g gated) Read(b []byte) (int, error) {
+	<-g.open
+	return g.Reader.Read(b)
 }
 
 var errEnded = errors.New("the conversation is over")

@@ -13,13 +13,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"flowrun.dev/flow/cmd/flow/internal/tracer"
+	"flowrun.dev/flow/agent/agenttest"
 	"flowrun.dev/flow/sandbox/local"
 )
 
 // TestMain makes the test binary three programs: the sandbox's init, the tracer
 // of the crash tests, and flow itself for the scripts.
 func TestMain(m *testing.M) {
-	if local.InitMain(os.Args) {
+	if local.InitMain(os.Args) || agenttest.ACPMain() {
 		return
 	}
 	if job := os.Getenv(tracer.Env); job != "" {

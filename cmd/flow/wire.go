@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/acp"
 	"flowrun.dev/flow/agent/anthropic"
 	"flowrun.dev/flow/agent/claudecode"
 	"flowrun.dev/flow/agent/gateway"
@@ -34,6 +35,7 @@ func (a *app) providers() map[string]agent.Provider {
 	return map[string]agent.Provider{
 		"anthropic":     anthropic.New(anthropic.Options{Gateway: gw}),
 		claudecode.Name: claudecode.New(claudecode.Options{Path: cli, Sought: sought, Gateway: gw}),
+		acp.Name:        acp.New(acp.Options{Gateway: gw}),
 		"replay":        replayer.New(),
 	}
 }
