@@ -34,13 +34,19 @@ type Options struct {
 // Provider is the agent.Provider `acp`. It may be used by several goroutines.
 type Provider struct{ o Options }
 
-var _ agent.Provider = (*Provider)(nil)
+var (
+	_ agent.Provider = (*Provider)(nil)
+	_ agent.Enforcer = (*Provider)(nil)
+)
 
 // New returns the provider.
 func New(o Options) *Provider { return &Provider{o: o} }
 
 // Name is Name.
 func (p *Provider) Name() string { return Name }
+
+// EnforcesRights is true: the agent, its terminals and its files have the step's rights.
+func (p *Provider) EnforcesRights() bool { return true }
 
 // Check says whether the step names a program and rules that can be kept.
 func (p *Provider) Check(r agent.Request) error {
@@ -102,7 +108,7 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	if env == nil {
 		env = r.Sandbox.BaseEnv()
 	}
-	c := &client{r: r, policy: policy, set: tools.New(r.Sandbox, env, policy), screen: screen.New(r.Out), stop: cancel, env: env, terminals: map[string]*terminal{}}
+	c := &client{r: r, policy: policy, set: tools.New(r.Sandbox, env, policy).WithRights(r.Rights), screen: screen.New(r.Out), stop: cancel, env: env, terminals: map[string]*terminal{}}
 	session, env, closeAPI, err := p.model(ctx, r, c, env)
 	if err != nil {
 		return agent.Result{}, failure(err)
@@ -151,7 +157,7 @@ func (p *Provider) model(ctx context.Context, r agent.Request, c *client, env []
 // hold runs the agent for one prompt.
 func (c *client) hold(ctx context.Context, env []string) (agent.Result, error) {
 	c.screen.Prompt(c.r.Prompt)
-	p, err := child.Start(ctx, c.r.Sandbox, sandbox.Cmd{Argv: c.r.Command, Env: env})
+	p, err := child.Start(ctx, c.r.Sandbox, sandbox.Cmd{Argv: c.r.Command, Env: env, Rights: c.r.Rights})
 	if err != nil {
 		return c.res, err
 	}

@@ -100,7 +100,7 @@ func (c *client) CreateTerminal(_ context.Context, q sdk.CreateTerminalRequest) 
 	c.terminals[id] = t
 	c.mu.Unlock()
 	c.called("Bash", input)
-	return sdk.CreateTerminalResponse{TerminalId: id}, c.run(run, t, sandbox.Cmd{Argv: argv, Env: c.env, Dir: dir, Grace: child.Grace})
+	return sdk.CreateTerminalResponse{TerminalId: id}, c.run(run, t, sandbox.Cmd{Argv: argv, Env: c.env, Dir: dir, Rights: c.r.Rights, Grace: child.Grace})
 }
 
 // run starts the terminal's command; it ends by itself, by KillTerminal, or with the

@@ -5,15 +5,18 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/sandbox"
 )
 
 // command is how the CLI is started.
 type command struct {
 	argv, env []string
+	rights    sandbox.Rights
 	token     string
 	session   string
 	// file is the session file of a conversation that goes on, "" for a new one.
@@ -68,8 +71,18 @@ func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token str
 	if r.MaxTurns > 0 {
 		argv = append(argv, "--max-turns", strconv.Itoa(r.MaxTurns-len(r.Continue)))
 	}
-	c.argv = argv
+	c.argv, c.rights = argv, rights(r)
 	return c
+}
+
+// rights are the step's, for the CLI and all that it starts; its own folder stays
+// writable.
+func rights(r agent.Request) sandbox.Rights {
+	out := r.Rights
+	if own, ok := strings.CutPrefix(configDir(r), homeOf(toolEnv(r))+"/"); ok && out.ReadOnly {
+		out.Write = append(slices.Clone(out.Write), "~/"+own+"/")
+	}
+	return out
 }
 
 // settings of the CLI, by environment. Retries are the engine's: it knows the class

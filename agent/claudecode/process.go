@@ -23,7 +23,7 @@ type process struct {
 }
 
 func start(ctx context.Context, sb sandbox.Sandbox, c command) (*process, error) {
-	p, err := child.Start(ctx, sb, sandbox.Cmd{Argv: c.argv, Env: c.env})
+	p, err := child.Start(ctx, sb, sandbox.Cmd{Argv: c.argv, Env: c.env, Rights: c.rights})
 	if err != nil {
 		return nil, err
 	}

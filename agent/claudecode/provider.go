@@ -40,13 +40,19 @@ type Options struct {
 // Provider is the agent.Provider `claude-code`. It may be used by several goroutines.
 type Provider struct{ o Options }
 
-var _ agent.Provider = (*Provider)(nil)
+var (
+	_ agent.Provider = (*Provider)(nil)
+	_ agent.Enforcer = (*Provider)(nil)
+)
 
 // New returns the provider. Whether it could work is said by Check.
 func New(o Options) *Provider { return &Provider{o: o} }
 
 // Name is Name.
 func (p *Provider) Name() string { return Name }
+
+// EnforcesRights is true: the CLI and its tools run with the step's rights.
+func (p *Provider) EnforcesRights() bool { return true }
 
 // toolNames are the CLI's tools that a step may be allowed. The others of the CLI
 // (subagents, the web, MCP servers) are not supported yet.
