@@ -12,8 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"flowrun.dev/flow/cmd/flow/internal/tracer"
 	"flowrun.dev/flow/agent/agenttest"
+	"flowrun.dev/flow/cmd/flow/internal/tracer"
 	"flowrun.dev/flow/sandbox/local"
 )
 
