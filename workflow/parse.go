@@ -287,7 +287,7 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.readDefaults(defaults)
 	}
 	p.steps(steps, onFailure, finally, root)
-	if p.defaults.agent != nil && !p.agents && p.lists != nil { // else each agent step has read them
+	if p.defaults.agent != nil && !p.agents && len(p.places) > 0 { // else each agent step has read them
 		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.stepScope(0))
 	}
 	if outputs != nil && p.lists != nil {
