@@ -76,7 +76,20 @@ type Outcome struct {
 	Changed      []FileChange `json:"changed,omitempty"`
 	Leftover     int          `json:"leftover,omitempty"` // processes ended with the step
 	MaxRSS       int64        `json:"max_rss,omitempty"`  // bytes
-	Agent        *AgentUsage  `json:"agent,omitempty"`
+	// Usage is what the attempt took, nil when nothing was measured.
+	Usage *Usage      `json:"usage,omitempty"`
+	Agent *AgentUsage `json:"agent,omitempty"`
+}
+
+// Usage of the machine by one attempt. Peaks are sampled over the whole sandbox, so
+// where steps overlap they are common to them, and 0 when it ended before a sample.
+type Usage struct {
+	CPU           time.Duration `json:"cpu,omitempty"` // of the command and the children it waited for
+	PeakMemory    int64         `json:"peak_memory,omitempty"`
+	PeakProcesses int           `json:"peak_processes,omitempty"`
+	PeakDisk      int64         `json:"peak_disk,omitempty"` // of the home
+	// Hit is the limit that the attempt ran into, "" for none.
+	Hit string `json:"hit,omitempty"`
 }
 
 // Excerpt is the first and the last 1,000 characters of a stream (practice 12).

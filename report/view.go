@@ -58,6 +58,7 @@ type StepRow struct {
 	ChangedCount int             `json:"changed_count"`
 	CostUSD      float64         `json:"cost_usd"`
 	Denied       int             `json:"denied_calls"`
+	Usage        *engine.Usage   `json:"usage,omitempty"` // of the machine, by the last attempt
 	Denials      []engine.Denial `json:"denials,omitempty"`
 	Stderr       engine.Excerpt  `json:"stderr"` // of the last attempt
 	Stdout       engine.Excerpt  `json:"stdout"`
@@ -79,7 +80,7 @@ type RecordView struct {
 func (r *StepRow) FromOutcome(o engine.Outcome) {
 	r.Status, r.Class, r.ExitCode, r.Error = o.Status, o.Class, o.ExitCode, o.Error
 	r.Duration, r.Stdout, r.Stderr = Seconds(o.Duration), o.Stdout, o.Stderr
-	r.Changed, r.ChangedCount = o.Changed, o.ChangedCount
+	r.Changed, r.ChangedCount, r.Usage = o.Changed, o.ChangedCount, o.Usage
 	if a := o.Agent; a != nil {
 		r.CostUSD, r.Denied, r.Denials = a.CostUSD, a.Denied, a.Denials
 	}

@@ -83,8 +83,9 @@ type Capabilities struct {
 	// proxy behind it can hold commands to a list of hosts.
 	EgressList bool `json:"egress_list"`
 	KillTree   bool `json:"kill_tree"` // invariant 2 holds
-	Limits     bool `json:"limits"`    // cpu, memory, pids, disk limits
-	Forks      bool `json:"forks"`     // overlapping steps get a fork each
+	// Limits that can be enforced, by the names of their keys.
+	Limits []string `json:"limits"`
+	Forks  bool     `json:"forks"` // overlapping steps get a fork each
 }
 
 // Weakness is what people are told at the start of a run: why the tier is weaker than
@@ -117,6 +118,47 @@ const (
 	NetworkFull Network = "full" // the host's network
 )
 
+// Limits of a whole sandbox; 0 is none, or the driver's default. A driver refuses
+// (class invalid) what its Capabilities.Limits does not name.
+type Limits struct {
+	CPUs      float64 // "cpus": processors' time per time
+	Memory    int64   // "memory": bytes of all processes and of what they keep in tmpfs
+	Pids      int     // "pids": processes and threads at the same time
+	FileSize  int64   // "file_size": bytes of one file that is written
+	OpenFiles int     // "open_files": descriptors of one process
+	Tmp       int64   // "tmp": bytes of each scratch folder
+	// Disk is bytes of the home, measured while commands run (Stats.Disk): whoever asked
+	// for it ends the command that goes beyond.
+	Disk int64 // "disk"
+}
+
+// Asked lists the names of the limits that are set.
+func (l Limits) Asked() (names []string) {
+	for _, x := range [...]struct {
+		name string
+		set  bool
+	}{{"cpus", l.CPUs != 0}, {"memory", l.Memory != 0}, {"pids", l.Pids != 0}, {"file_size", l.FileSize != 0},
+		{"open_files", l.OpenFiles != 0}, {"tmp", l.Tmp != 0}, {"disk", l.Disk != 0}} {
+		if x.set {
+			names = append(names, x.name)
+		}
+	}
+	return names
+}
+
+// Stats is what a sandbox takes at a moment. What a driver cannot know is 0.
+type Stats struct {
+	Memory    int64 // bytes that its processes hold (shared pages count for each, without a memory limit)
+	Processes int   // threads are not counted
+	Disk      int64 // bytes of the home
+}
+
+// Meter is a sandbox that can be measured; not every driver's can.
+type Meter interface {
+	// Stats measures; disk too when asked, which takes a walk over the home.
+	Stats(ctx context.Context, disk bool) (Stats, error)
+}
+
 // Spec is what a sandbox is made from.
 type Spec struct {
 	// ID names the sandbox in records: unique, [a-z0-9-].
@@ -128,6 +170,8 @@ type Spec struct {
 	Dir string
 	// Network of every exec in it.
 	Network Network
+	// Limits of everything in it together.
+	Limits Limits
 	// Hostname inside; default "sandbox".
 	Hostname string
 	// Mounts show files and folders of the host, read-only. Driver host has no root of
@@ -275,6 +319,9 @@ type Result struct {
 	// Leftover is the number of processes that outlived the command's first
 	// process and were killed at its end.
 	Leftover int
+	// Hit is the limit that a command which failed ran into, by its name as in Limits,
+	// or "host_disk" when the host's disk is full; "" for none that is known.
+	Hit string
 	// PID of the first process, as seen inside the sandbox.
 	PID int
 	// UserTime, SystemTime and MaxRSS (bytes) of the command's first process and

@@ -128,7 +128,7 @@ func (c *change) startRecord(e engine.Event, b engine.StepStarted) error {
 const updateRecord = `UPDATE records SET status = ?, class = ?, started_at = ?, duration = ?, exit_code = ?, error = ?, command = ?, outputs = ?,
 	stdout_head = ?, stdout_tail = ?, stdout_bytes = ?, stderr_head = ?, stderr_tail = ?, stderr_bytes = ?,
 	log = ?, checkpoint = ?, sandbox = ?, changed_count = ?, changed = ?, leftover = ?, max_rss = ?,
-	provider = ?, model = ?, turns = ?, tool_calls = ?, denied = ?, input_tokens = ?, output_tokens = ?, cache_read = ?, cache_write = ?, cost_usd = ?, agent = ?
+	provider = ?, model = ?, turns = ?, tool_calls = ?, denied = ?, input_tokens = ?, output_tokens = ?, cache_read = ?, cache_write = ?, cost_usd = ?, agent = ?, usage = ?
 	WHERE key = ? AND run = ? AND step = ? AND attempt = ? AND status = 'running'`
 
 // finishRecord fills in the record that the attempt's start inserted.
@@ -173,6 +173,10 @@ func recordArgs(e engine.Event, b *engine.StepFinished) ([]driver.Value, error) 
 	if err != nil {
 		return nil, err
 	}
+	usage, err := jsonOrNull(o.Usage, o.Usage == nil)
+	if err != nil {
+		return nil, err
+	}
 	var a engine.AgentUsage
 	if o.Agent != nil {
 		a = *o.Agent
@@ -182,7 +186,7 @@ func recordArgs(e engine.Event, b *engine.StepFinished) ([]driver.Value, error) 
 		o.Stdout.Head, o.Stdout.Tail, o.Stdout.Bytes, o.Stderr.Head, o.Stderr.Tail, o.Stderr.Bytes,
 		o.Log, b.Checkpoint, o.SandboxID, int64(o.ChangedCount), changed, int64(o.Leftover), o.MaxRSS,
 		a.Provider, a.Model, int64(a.Turns), int64(a.ToolCalls), int64(a.Denied),
-		a.InputTokens, a.OutputTokens, a.CacheReadTokens, a.CacheWriteTokens, a.CostUSD, agent,
+		a.InputTokens, a.OutputTokens, a.CacheReadTokens, a.CacheWriteTokens, a.CostUSD, agent, usage,
 	}, nil
 }
 

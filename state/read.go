@@ -343,7 +343,7 @@ func (s *Store) Records(ctx context.Context, id string) ([]Record, error) {
 	if err == nil {
 		err = s.each(ctx, `SELECT step, attempt, kind, status, class, started_at, duration, exit_code, error, command, outputs,
 			stdout_head, stdout_tail, stdout_bytes, stderr_head, stderr_tail, stderr_bytes,
-			log, checkpoint, sandbox, changed_count, changed, leftover, max_rss, agent FROM records WHERE run = ? ORDER BY key`, []any{key},
+			log, checkpoint, sandbox, changed_count, changed, leftover, max_rss, agent, usage FROM records WHERE run = ? ORDER BY key`, []any{key},
 			func(rows *sql.Rows) error {
 				rec, err := scanRecord(rows)
 				if err != nil {
@@ -362,10 +362,10 @@ func (s *Store) Records(ctx context.Context, id string) ([]Record, error) {
 func scanRecord(rows *sql.Rows) (rec Record, err error) {
 	o := &rec.Outcome
 	var started int64
-	var outputs, changed, agent []byte
+	var outputs, changed, agent, usage []byte
 	err = rows.Scan(&rec.Step, &rec.Attempt, &rec.Kind, &o.Status, &o.Class, &started, &o.Duration, &o.ExitCode, &o.Error, &o.Command, &outputs,
 		&o.Stdout.Head, &o.Stdout.Tail, &o.Stdout.Bytes, &o.Stderr.Head, &o.Stderr.Tail, &o.Stderr.Bytes,
-		&o.Log, &rec.Checkpoint, &o.SandboxID, &o.ChangedCount, &changed, &o.Leftover, &o.MaxRSS, &agent)
+		&o.Log, &rec.Checkpoint, &o.SandboxID, &o.ChangedCount, &changed, &o.Leftover, &o.MaxRSS, &agent, &usage)
 	if err != nil {
 		return rec, err
 	}
@@ -373,7 +373,7 @@ func scanRecord(rows *sql.Rows) (rec Record, err error) {
 	for _, f := range []struct {
 		b  []byte
 		to any
-	}{{outputs, &o.Outputs}, {changed, &o.Changed}, {agent, &o.Agent}} {
+	}{{outputs, &o.Outputs}, {changed, &o.Changed}, {agent, &o.Agent}, {usage, &o.Usage}} {
 		if f.b == nil {
 			continue
 		}

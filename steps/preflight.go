@@ -3,6 +3,8 @@ package steps
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -35,6 +37,7 @@ var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
 	checkCache,
 	checkAllowLists,
 	checkMixedNetworks,
+	checkLimits,
 }
 
 func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
@@ -136,4 +139,18 @@ func checkCache(w *workflow.Workflow, caps sandbox.Capabilities) error {
 	}
 	look(workflow.BuildPlan(w).Nodes, true)
 	return errs.ErrorOrNil()
+}
+
+// checkLimits names all limits that cannot be enforced.
+func checkLimits(w *workflow.Workflow, caps sandbox.Capabilities) error {
+	var missing []string
+	for _, name := range limits(w.Sandbox.Limits).Asked() {
+		if !slices.Contains(caps.Limits, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("sandbox.limits: driver %s (tier %s) cannot enforce %s on this machine", caps.Driver, caps.Tier, strings.Join(missing, ", "))
 }

@@ -73,20 +73,32 @@ func cwd(sb sandbox.Sandbox, a engine.Attempt) (string, error) {
 
 // execScript runs the command of a `run:` step to its end.
 func (h *Host) execScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, out engine.Outcome, cmd sandbox.Cmd) engine.Outcome {
-	res, err := sb.Exec(ctx, cmd)
+	measured, m := h.measure(ctx, sb)
+	res, err := sb.Exec(measured, cmd)
 	c.drain()
+	usage := m.stop()
 	if err != nil {
 		return h.placeFailed(ctx, out, err)
 	}
+	usage.CPU = res.UserTime + res.SystemTime
+	usage.Hit = m.hit(res, usage)
+	out.Usage = &usage
 	out.ExitCode = res.ExitCode
 	out.Leftover = res.Leftover
 	out.MaxRSS = res.MaxRSS
 	switch {
+	case res.Killed && ctx.Err() == nil:
+		// Not the run's wish but the meter's.
+		out.Status, out.Class = engine.StepFailed, engine.ClassExitCode
+		out.Error, usage.Hit = context.Cause(measured).Error(), "disk"
 	case res.Killed:
 		return stopped(ctx, out)
 	case res.ExitCode != 0:
 		out.Status, out.Class = engine.StepFailed, engine.ClassExitCode
 		out.Error = exitText(res)
+		if text := m.hitText(usage.Hit); text != "" {
+			out.Error = text + " (" + exitText(res) + ")"
+		}
 	default:
 		out.Status = engine.StepSucceeded
 	}

@@ -14,6 +14,7 @@ import (
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
 )
 
 // Creation is tried 3 times, 2 s to 10 s apart (practice 7).
@@ -90,7 +91,7 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Network: h.network(), Trust: trust, Mounts: h.cfg.Mounts})
+	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(h.cfg.Workflow.Sandbox.Limits), Network: h.network(), Trust: trust, Mounts: h.cfg.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -292,4 +293,9 @@ func (h *Host) closeSandbox(ctx context.Context, sb sandbox.Sandbox) {
 	// What cannot be closed now ends with this process and is swept by the next.
 	_ = sb.Close(ctx)
 	_ = os.RemoveAll(filepath.Join(h.cfg.Dir, "sandboxes", sb.Info().ID))
+}
+
+// limits of the file, in the driver's terms.
+func limits(l workflow.Limits) sandbox.Limits {
+	return sandbox.Limits{CPUs: l.CPUs, Memory: l.Memory, Pids: l.Pids, FileSize: l.FileSize, OpenFiles: l.OpenFiles, Tmp: l.Tmp, Disk: l.Disk}
 }

@@ -9,6 +9,7 @@ const (
 	ctxInput     = inInput
 	ctxSecret    = inSecret
 	ctxSandbox   = inSandbox
+	ctxLimits    = inLimits
 	ctxWorkspace = inWorkspace
 	ctxDefaults  = inDefaults
 	ctxStep      = inStep

@@ -55,6 +55,7 @@ const (
 	typeRun       KeyType = "script or list"
 	typeAgent     KeyType = "prompt or map"
 	typeAccess    KeyType = "word or list of paths"
+	typeSize      KeyType = "size"
 	typeCache     KeyType = "true or map"
 	typeForeach   KeyType = "list, expression or map of lists"
 	typeUndefined KeyType = ""
@@ -82,6 +83,7 @@ const (
 	inInput     = "input"
 	inSecret    = "secret"
 	inSandbox   = "sandbox"
+	inLimits    = "limits"
 	inWorkspace = "workspace"
 	inDefaults  = "defaults"
 	inStep      = "step"
@@ -153,6 +155,7 @@ func supportedKeys() []Key {
 		{In: inSandbox, Name: "driver", Type: typeEnum, Enum: []string{"auto", "local", "host"}, Later: []string{"docker", "e2b"}, Default: "auto", Doc: "`local`: namespaces on this machine; `host`: no isolation, by explicit word only; `auto`: the best isolation there is, never `host`.", Example: "local"},
 		{In: inSandbox, Name: "require", Type: typeEnum, Enum: []string{"strong", "any"}, Default: "any", Doc: "`strong`: only isolation by namespaces; a machine that has only the landlock tier, or driver `host`, is refused. `any`: the strongest that starts here.", Example: "strong"},
 		{In: inSandbox, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach that do not say it themselves.", Example: "{allow: [example.com]}"},
+		{In: inSandbox, Name: "limits", Type: typeObject, Of: inLimits, Doc: "What everything in the sandbox may take together. What this machine cannot enforce is refused before anything starts.", Example: "{memory: 4GiB, pids: 512}"},
 		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run"}, Later: []string{"step", "pool"}, Default: "run", Doc: "One sandbox serves all steps of a run.", Example: "run"},
 
 		{In: inNetwork, Name: "allow", Type: typeHosts, Of: inHost, Required: true, Doc: "The only hosts that can be reached: `example.com`, `*.example.com` (names below it), an IP address, each with an optional `:port` (else 80 and 443). Addresses of this machine, link-local ones and those of cloud metadata never can.", Example: "[example.com, \"*.example.org:443\"]"},
@@ -161,6 +164,14 @@ func supportedKeys() []Key {
 		{In: inHost, Name: "ports", Type: typePorts, Min: 1, Max: 65535, Default: "[80, 443]", Doc: "The ports.", Example: "[443, 8443]"},
 		{In: inHost, Name: "methods", Type: typeEnums, Enum: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}, Doc: "The only HTTP methods. Plain HTTP, and hosts to which a secret of the step is bound; other TLS is then refused.", Example: "[GET, HEAD]"},
 		{In: inHost, Name: "paths", Type: typeStrings, Doc: "The only paths; `*` stands for any text. As `methods`.", Example: "[/v1/*]"},
+
+		{In: inLimits, Name: "cpus", Type: typeNumber, Max: 1024, Doc: "Processors, as a number above 0 with at most two decimals; needs control groups.", Example: "1.5"},
+		{In: inLimits, Name: "memory", Type: typeSize, Doc: "Memory of all processes and of what they keep in /tmp; needs control groups.", Example: "4GiB"},
+		{In: inLimits, Name: "pids", Type: typeInt, Min: 16, Max: 4194304, Default: "4096", Doc: "Processes and threads at the same time.", Example: "512"},
+		{In: inLimits, Name: "file_size", Type: typeSize, Doc: "The largest file that may be written.", Example: "1GiB"},
+		{In: inLimits, Name: "open_files", Type: typeInt, Min: 64, Max: 1048576, Doc: "Open files of one process.", Example: "1024"},
+		{In: inLimits, Name: "tmp", Type: typeSize, Doc: "Size of each scratch folder (/tmp, /var/tmp, /dev/shm); default: half of the machine's memory.", Example: "512MiB"},
+		{In: inLimits, Name: "disk", Type: typeSize, Doc: "Size of the workspace and the home, measured while a step runs, which ends when it is exceeded.", Example: "10GiB"},
 
 		{In: inWorkspace, Name: "from", Type: typePath, Doc: "The folder that the workspace starts as a copy of, relative to the project's root.", Example: "."},
 		{In: inWorkspace, Name: "exclude", Type: typeStrings, Doc: "What is not copied, in the patterns of .gitignore.", Example: "[node_modules/]"},
@@ -247,7 +258,7 @@ func laterKeys() []Key {
 		names []string
 	}{
 		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "concurrency", "artifacts", "notify"}},
-		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "limits", "template", "mounts", "caches"}},
+		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "approve", "sandbox", "background", "ready", "warn_after", "artifacts"}},
 		{inRetry, []string{"workspace"}},

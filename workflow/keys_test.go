@@ -46,6 +46,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.allowHost(n)
 		case inStepSecret:
 			p.stepSecrets(&Step{}, wrapList(n))
+		case inLimits:
+			p.limits(n)
 		case inWorkspace:
 			p.workspace(n)
 		case inDefaults:

@@ -413,6 +413,8 @@ func (p *fileParser) sandbox(n *yaml.Node) {
 			p.w.Sandbox.Require = p.word(ctxSandbox, k, v)
 		case "network":
 			p.w.Sandbox.Network = p.network(ctxSandbox, k, v)
+		case "limits":
+			p.w.Sandbox.Limits = p.limits(v)
 		case "reuse":
 			p.word(ctxSandbox, k, v)
 		default:

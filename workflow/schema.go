@@ -295,6 +295,8 @@ func shape(k Key) object {
 		return anyOf(scalar(), append(listOf(scalar()), member{"minItems", 1}))
 	case typeCache:
 		return anyOf(object{{"type", "boolean"}}, ref(k.Of))
+	case typeSize:
+		return pattern(sizePattern)
 	case typeAccess:
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))

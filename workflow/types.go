@@ -71,10 +71,18 @@ type Secret struct {
 
 // SandboxSpec is where the run's steps run.
 type SandboxSpec struct {
+	Limits  Limits  // of everything in it
 	Driver  string  // auto (default), local, host
 	Require string  // any (default), strong
 	Network Network // of the steps that do not say it; mode none when absent
 	Pos     Pos
+}
+
+// Limits of the sandbox; 0 is none. Sizes in bytes.
+type Limits struct {
+	CPUs                        float64
+	Memory, FileSize, Tmp, Disk int64
+	Pids, OpenFiles             int
 }
 
 // Workspace is what the run works on.

@@ -194,6 +194,9 @@ func (a *app) doctor(ctx context.Context, deep bool) error {
 		if caps.Reason != "" {
 			c.Text += ": " + caps.Reason
 		}
+		if len(caps.Limits) > 0 {
+			c.Text += "; can limit " + strings.Join(caps.Limits, ", ")
+		}
 		c.Hint = caps.Lift
 		if err != nil {
 			c.Text = err.Error()

@@ -42,10 +42,13 @@
 // Kept in this tier too: what a command reads and writes of the host's files, signals
 // and tracing (Linux 6.12), that its processes end with it, with Close and with flow.
 //
+// Limits: the kernel's resource limits hold everywhere; memory and cpus need a control
+// group (package cgroup), which init joins before it reads its configuration. Commands
+// have a higher oom_score_adj than init, so that the kernel ends them and not it.
+//
 // Not promised: the kernel is shared. With network "full" the host's network
 // namespace is kept, and with it the host's abstract AF_UNIX sockets can be
-// reached. Memory, CPU and disk are not limited (Capabilities.Limits is false)
-// beyond MaxProcesses and the kernel's default size of tmpfs (half of the memory).
+// reached where domains have no scopes (before Linux 6.12).
 //
 // Source: design page "Sandboxes", facts "Local sandbox technology".
 package local

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/sandbox/internal/cgroup"
 	"flowrun.dev/flow/sandbox/internal/landlock"
 )
 
@@ -83,9 +85,48 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		Driver: "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
 		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
 		LooseModes: c.tier == sandbox.TierLandlock,
+		Limits:     d.limits(c),
 		Apart:      landlock.ABI() >= landlock.ABIScope,
 	}, nil
 }
+
+// limits that can be enforced. By the kernel's resource limits always, but that it does
+// not count the processes of uid 0; what counts a whole tree needs a control group.
+func (d *Driver) limits(c *choice) []string {
+	l := []string{"file_size", "open_files", "disk"}
+	groups := cgroup.Find().Can()
+	for _, x := range [...][2]string{{"memory", "memory"}, {"cpu", "cpus"}} {
+		if slices.Contains(groups, x[0]) {
+			l = append(l, x[1])
+		}
+	}
+	if c.tier != sandbox.TierLandlock || os.Getuid() != 0 || slices.Contains(groups, "pids") {
+		l = append(l, "pids")
+	}
+	if c.tier != sandbox.TierLandlock {
+		l = append(l, "tmp")
+	}
+	return l
+}
+
+// checkLimits refuses what is not in the list.
+func checkLimits(asked sandbox.Limits, can []string) error {
+	for _, name := range asked.Asked() {
+		if !slices.Contains(can, name) {
+			return fmt.Errorf("the limit %s cannot be enforced on this machine", name)
+		}
+	}
+	if asked.OpenFiles != 0 && asked.OpenFiles < minOpenFiles || asked.Pids != 0 && asked.Pids < minPids {
+		return fmt.Errorf("limits are too small: at least %d open files and %d processes", minOpenFiles, minPids)
+	}
+	return nil
+}
+
+// What init itself needs.
+const (
+	minOpenFiles = 64
+	minPids      = 16
+)
 
 // choose finds the tier by starting a sandbox, and remembers it.
 func (d *Driver) choose(ctx context.Context, probe sandbox.Spec) (*choice, error) {
@@ -216,6 +257,11 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 	default:
 		return invalid(fmt.Errorf("unknown network %q", spec.Network), "The local driver knows none and full.")
 	}
+	if len(spec.Limits.Asked()) > 0 {
+		if err := checkLimits(spec.Limits, d.limits(c)); err != nil {
+			return invalid(err, "`flow doctor` says which limits this machine can enforce.")
+		}
+	}
 	if spec.Hostname == "" {
 		spec.Hostname = "sandbox"
 	}
@@ -233,7 +279,8 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 	}
 	sb := &Sandbox{
 		id: spec.ID, ids: c.ids, home: filepath.Join(spec.Dir, "home"), reason: c.reason,
-		calls: map[uint64]chan *execResult{}, listens: map[uint64]chan listened{}, done: make(chan struct{}),
+		limits: spec.Limits,
+		calls:  map[uint64]chan *execResult{}, listens: map[uint64]chan listened{}, done: make(chan struct{}),
 		env: d.env(),
 	}
 	if sb.flat() {

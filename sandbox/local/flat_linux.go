@@ -64,6 +64,7 @@ func serveFlat() int {
 
 func newFlatServer() (*server, error) {
 	unix.CloseOnExec(controlFD)
+	adj := openOOM() // while this file is ours
 	c, _, err := receiveConfig()
 	if err != nil {
 		return nil, err
@@ -77,26 +78,27 @@ func newFlatServer() (*server, error) {
 		return nil, step(err, "become the subreaper")
 	}
 	f := &flat{self: os.Getpid(), home: c.Home, tmp: c.Tmp, network: c.Network, scoped: landlock.ABI() >= landlock.ABIScope}
-	if err := limitFlat(); err != nil {
+	if err := limitFlat(&c.Limits); err != nil {
 		return nil, err
 	}
 	if f.rules, err = f.makeRules(); err != nil {
 		return nil, step(err, "make the rules of commands")
 	}
-	return newServer(&server{flat: f})
+	return newServer(&server{flat: f, oom: adj})
 }
 
 // limitFlat sets the limits that commands inherit. The kernel counts the processes
 // of the user on the whole machine, so those that there are come on top.
-func limitFlat() error {
-	if err := setLimit(unix.RLIMIT_CORE, 0); err != nil {
-		return err
-	}
+func limitFlat(l *sandbox.Limits) error {
 	tasks, err := tasksOf(os.Getuid())
 	if err != nil {
 		return step(err, "count the user's processes")
 	}
-	return setLimit(unix.RLIMIT_NPROC, tasks+MaxProcesses)
+	most := uint64(MaxProcesses)
+	if l.Pids > 0 {
+		most = uint64(l.Pids)
+	}
+	return limitAll(l, tasks+most)
 }
 
 // tasksOf counts the threads of a user.

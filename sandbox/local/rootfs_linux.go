@@ -50,7 +50,7 @@ func buildRoot(c *config, home int, mounts []int) error {
 		showHost,
 		func() error { return makeEtc(c) },
 		makeProc,
-		makeDev,
+		func() error { return makeDev(c) },
 		func() error { return makeScratch(c) },
 		func() error { return attach(home, newRoot+"/home/user") },
 		func() error { return showMounts(c.Mounts, mounts) },
@@ -209,7 +209,15 @@ func makeProc() error {
 	return nil
 }
 
-func makeDev() error {
+// scratchOptions of each tmpfs that commands may write.
+func scratchOptions(c *config) string {
+	if c.Limits.Tmp > 0 {
+		return fmt.Sprintf("mode=1777,size=%d", c.Limits.Tmp)
+	}
+	return "mode=1777"
+}
+
+func makeDev(c *config) error {
 	dev := newRoot + "/dev"
 	if err := makeDir(dev+"/", 0o755); err != nil {
 		return err
@@ -240,7 +248,7 @@ func makeDev() error {
 	if err != nil {
 		return step(err, "mount devpts")
 	}
-	if err := mountTmpfs(dev+"/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+	if err := mountTmpfs(dev+"/shm", unix.MS_NOSUID|unix.MS_NODEV, scratchOptions(c)); err != nil {
 		return err
 	}
 	return setReadOnly(dev)
@@ -255,7 +263,7 @@ func makeScratch(c *config) error {
 		}
 	}
 	for _, dir := range [...]string{"/tmp", "/var/tmp"} {
-		if err := mountTmpfs(newRoot+dir, unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		if err := mountTmpfs(newRoot+dir, unix.MS_NOSUID|unix.MS_NODEV, scratchOptions(c)); err != nil {
 			return err
 		}
 	}

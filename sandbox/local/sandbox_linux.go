@@ -18,6 +18,7 @@ import (
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/beneath"
+	"flowrun.dev/flow/sandbox/internal/cgroup"
 	"flowrun.dev/flow/sandbox/internal/listen"
 )
 
@@ -30,6 +31,8 @@ type Sandbox struct {
 	id, home, reason string
 	tmp              string // the scratch folder in the tier landlock, "" elsewhere
 	ids              ids
+	limits           sandbox.Limits
+	group            *cgroup.Group     // nil: no limit needs one
 	owner            *checkpoint.Owner // of the tree on disk; nil: this process
 	env              []string
 	tracker          *checkpoint.Tracker
@@ -97,17 +100,18 @@ func (s *Sandbox) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, erro
 		s.unregister(id)
 		return sandbox.Result{}, s.failed(err)
 	}
+	before := s.counted()
 	stop := context.AfterFunc(ctx, func() { s.requestKill(id, c.Grace) })
 	defer stop()
 	select {
 	case r := <-answer:
-		return result(r)
+		return s.explained(r, before)
 	case <-s.done:
 	}
 	s.unregister(id)
 	select {
 	case r := <-answer: // it came with the end
-		return result(r)
+		return s.explained(r, before)
 	default:
 		return sandbox.Result{}, s.failed(nil)
 	}
@@ -273,6 +277,7 @@ func (s *Sandbox) wait() {
 	s.stderr.Close()
 	s.conn.Close()
 	s.listeners.Close()
+	s.group.Remove()
 	s.mu.Lock()
 	s.words = strings.TrimSpace(how + "\n" + string(text))
 	s.mu.Unlock()

@@ -59,7 +59,9 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
 	}
 	s.mu.Lock()
+	s.setOOM(oomScore)
 	pid, err := s.fork(r, files)
+	s.setOOM("0")
 	if err == nil {
 		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID] = run

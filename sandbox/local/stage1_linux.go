@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"flowrun.dev/flow/sandbox"
 )
 
 // controlFD is the socket's descriptor in both stages.
@@ -65,7 +67,7 @@ func setUp() error {
 			return err
 		}
 	}
-	if err := limit(); err != nil {
+	if err := limit(&c.Limits); err != nil {
 		return err
 	}
 	if err := dropPrivileges(c.Root); err != nil {
@@ -151,11 +153,29 @@ func loopbackUp() error {
 }
 
 // limit sets the resource limits that commands inherit.
-func limit() error {
-	if err := setLimit(unix.RLIMIT_CORE, 0); err != nil {
-		return err
+func limit(l *sandbox.Limits) error {
+	pids := uint64(MaxProcesses)
+	if l.Pids > 0 {
+		pids = uint64(l.Pids)
 	}
-	return setLimit(unix.RLIMIT_NPROC, MaxProcesses)
+	return limitAll(l, pids)
+}
+
+func limitAll(l *sandbox.Limits, pids uint64) error {
+	for _, x := range [...]struct {
+		what int
+		most uint64
+		set  bool
+	}{{unix.RLIMIT_CORE, 0, true}, {unix.RLIMIT_NPROC, pids, true}, {unix.RLIMIT_FSIZE, uint64(l.FileSize), l.FileSize > 0},
+		{unix.RLIMIT_NOFILE, uint64(l.OpenFiles), l.OpenFiles > 0}} {
+		if !x.set {
+			continue
+		}
+		if err := setLimit(x.what, x.most); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setLimit lowers one, soft and hard; a lower one of the host's stays.

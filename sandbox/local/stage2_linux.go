@@ -21,6 +21,7 @@ type server struct {
 	root  bool
 	flat  *flat // the tier landlock; nil: namespaces
 	null  int   // /dev/null
+	oom   int   // our oom_score_adj, -1 where it cannot be written
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 
@@ -66,6 +67,7 @@ func serveNamespaces(args []string) error {
 	if len(args) != 2 {
 		return errors.New("this is a sandbox's init; flow starts it, people do not")
 	}
+	adj := openOOM() // while this file is ours
 	// Before any command exists: nobody inside may look into this process.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return step(err, "set undumpable")
@@ -76,7 +78,7 @@ func serveNamespaces(args []string) error {
 	}
 	unix.Close(exe)
 	unix.CloseOnExec(controlFD)
-	s, err := newServer(&server{root: args[1] == "true"})
+	s, err := newServer(&server{root: args[1] == "true", oom: adj})
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,25 @@ func (s *server) serve() error {
 	}
 	<-handled // beside the way of "ready" to the host and back
 	return s.loop()
+}
+
+// oomScore is added to the commands' score when the kernel chooses what to end for
+// lack of memory: a command rather than init, or flow, or what else runs here.
+const oomScore = "300"
+
+func openOOM() int {
+	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1 // then init may be chosen, and the sandbox is lost
+	}
+	return fd
+}
+
+// setOOM sets our own score, which a process that is forked inherits.
+func (s *server) setOOM(score string) {
+	if s.oom >= 0 {
+		_, _ = unix.Pwrite(s.oom, []byte(score), 0) // as when it cannot be opened
+	}
 }
 
 // deadly are the signals that end a Go program when somebody sends them and nobody

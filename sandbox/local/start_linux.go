@@ -82,7 +82,10 @@ func (s *Sandbox) start(ctx context.Context, spec sandbox.Spec, o Options) (err 
 	initEnd.Close()
 	stderrWrite.Close()
 	stop := context.AfterFunc(ctx, func() { s.kill() })
-	err = s.configure(spec, o)
+	err = s.join(spec)
+	if err == nil {
+		err = s.configure(spec, o)
+	}
 	if err == nil {
 		err = s.awaitReady()
 	}
@@ -213,7 +216,7 @@ func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
 	if err := os.Mkdir(s.tmp, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return step(err, "make the scratch folder")
 	}
-	c := config{Network: spec.Network == sandbox.NetworkFull, Home: s.home, Tmp: s.tmp}
+	c := config{Limits: spec.Limits, Network: spec.Network == sandbox.NetworkFull, Home: s.home, Tmp: s.tmp}
 	b, err := json.Marshal(c)
 	if err != nil {
 		return step(err, "encode the configuration")

@@ -58,6 +58,7 @@ func (s *server) finish(r *running, res *execResult) {
 
 // forget ends the record of r. Callers hold mu.
 func (s *server) forget(r *running, res *execResult) {
+	res.Full = res.Code != 0 && s.flat == nil && scratchFull()
 	delete(s.execs, r.id)
 	res.Killed = r.killed
 	r.thread.end()

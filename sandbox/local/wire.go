@@ -28,13 +28,14 @@ const maxInline = 32 << 10
 
 // config is what stage 1 needs to know.
 type config struct {
-	Root     bool   `json:"root"` // the range map: commands switch to UserID
-	Network  bool   `json:"network"`
-	Hostname string `json:"hostname"`
-	Home     string `json:"home,omitempty"` // host path; as root a descriptor instead
-	Exe      string `json:"exe,omitempty"`  // host path; as root a descriptor instead
-	Resolv   []byte `json:"resolv,omitempty"`
-	Tmp      string `json:"tmp,omitempty"` // host path, in the tier landlock
+	Root     bool           `json:"root"` // the range map: commands switch to UserID
+	Network  bool           `json:"network"`
+	Hostname string         `json:"hostname"`
+	Home     string         `json:"home,omitempty"` // host path; as root a descriptor instead
+	Exe      string         `json:"exe,omitempty"`  // host path; as root a descriptor instead
+	Resolv   []byte         `json:"resolv,omitempty"`
+	Tmp      string         `json:"tmp,omitempty"` // host path, in the tier landlock
+	Limits   sandbox.Limits `json:"limits"`
 	// Mounts by their place inside. Host is empty as root: descriptors come after
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`
@@ -96,6 +97,7 @@ type execResult struct {
 	MaxRSS       int64
 	Refused      int
 	Why          string
+	Full         bool // it failed, and a scratch folder is full
 }
 
 var errTruncated = errors.New("truncated message")
@@ -181,7 +183,7 @@ func (r *listenResult) parse(b []byte) error {
 
 func (r *execResult) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, r.ID)
-	b = appendBool(b, r.Killed)
+	b = appendBool(appendBool(b, r.Killed), r.Full)
 	for _, v := range [...]int64{int64(r.PID), int64(r.Code), int64(r.Signal), int64(r.Leftover),
 		int64(r.User), int64(r.System), r.MaxRSS, int64(r.Refused)} {
 		b = binary.AppendVarint(b, v)
@@ -192,7 +194,7 @@ func (r *execResult) append(b []byte) []byte {
 func (r *execResult) parse(b []byte) error {
 	d := decoder{b: b}
 	r.ID = d.uint()
-	r.Killed = d.bool()
+	r.Killed, r.Full = d.bool(), d.bool()
 	r.PID, r.Code, r.Signal, r.Leftover = int(d.int()), int(d.int()), int(d.int()), int(d.int())
 	r.User, r.System, r.MaxRSS, r.Refused = time.Duration(d.int()), time.Duration(d.int()), d.int(), int(d.int())
 	r.Why = d.string()

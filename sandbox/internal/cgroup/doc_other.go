@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package cgroup bounds processes with control groups, which only Linux has.
+package cgroup

@@ -1,0 +1,2 @@
+-- What an attempt took of the machine (engine.Usage), as JSON; '' when nothing was measured.
+ALTER TABLE records ADD COLUMN usage TEXT;
