@@ -173,7 +173,7 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	if s.flat() {
 		return s.configureFlat(spec)
 	}
-	c := config{Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts, Trust: spec.Trust}
+	c := config{Limits: spec.Limits, Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts, Trust: spec.Trust}
 	if c.Network {
 		// A copy: the file is often a link to somewhere that is not visible inside.
 		if c.Resolv, err = readLimited("/etc/resolv.conf", maxInline); err != nil {
