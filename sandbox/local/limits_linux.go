@@ -25,7 +25,9 @@ func (s *Sandbox) join(spec sandbox.Spec) error {
 	if l == (cgroup.Limits{}) {
 		return nil
 	}
-	g, err := cgroup.Find().New(spec.ID, l)
+	place := cgroup.Find()
+	place.Sweep() // what a killed flow left
+	g, err := place.New(spec.ID, l)
 	if err != nil {
 		return step(err, "limit the sandbox")
 	}

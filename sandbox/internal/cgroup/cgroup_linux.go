@@ -282,12 +282,19 @@ func removeDir(dir string) bool {
 	}
 }
 
+// sweepAge is how old a group must be to count as left over.
+const sweepAge = time.Minute
+
 // Sweep removes the groups beside our own that have no process any more, as a killed
 // process leaves them, and returns their names.
 func (p Place) Sweep() (gone []string) {
 	for _, parent := range p.dirs {
 		found, _ := filepath.Glob(filepath.Join(parent, Prefix+"*")) // the pattern is ours
 		for _, dir := range found {
+			// A young one may belong to a sandbox that is just being made.
+			if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < sweepAge {
+				continue
+			}
 			if os.Remove(dir) == nil { // a group with processes cannot be removed
 				gone = append(gone, filepath.Base(dir))
 			}
