@@ -93,6 +93,8 @@ func (g *generator) value(in string, k Key) any {
 		return max(k.Min, 1) + g.rng.IntN(3)
 	case typeNumber:
 		return 1.5
+	case typeSize:
+		return g.pick("512MiB", "4GiB", "64KiB")
 	case typeDuration:
 		return g.pick("90s", "5m", "1h30m", "500ms", "1.5s")
 	case typeEnum:
@@ -215,7 +217,7 @@ func (g *generator) mutate(doc any) any {
 
 // formRules are what a schema can express; what the parser says of them the
 // schema must say too.
-var formRules = []string{"unknown-key", "type", "enum", "range", "duration", "id", "name", "kind", "exclusive", "tool", "required"}
+var formRules = []string{"unknown-key", "type", "enum", "range", "duration", "size", "number", "id", "name", "kind", "exclusive", "tool", "required"}
 
 // TestSchemaAndParserAgree: whatever the schema refuses the parser refuses, and
 // whatever the parser refuses for its form the schema refuses.
