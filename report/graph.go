@@ -1,0 +1,281 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/workflow"
+)
+
+// Graph is a plan as a picture needs it; of a run it has the statuses too.
+type Graph struct {
+	Title string
+	Note  string // below the title: how many steps, or what became of the run
+	Nodes []GraphNode
+	Edges [][2]int // from, to: to waits for from
+}
+
+// GraphNode is one step.
+type GraphNode struct {
+	ID      string
+	Note    string // name, or what it runs, in a few words
+	Kind    string
+	If      string
+	Status  engine.StepStatus // "" for a plan
+	Finally bool
+}
+
+// GraphOf turns a plan into its graph. statuses are a run's by step id, nil for a
+// plan alone.
+func GraphOf(p *workflow.Plan, statuses map[string]engine.StepStatus) Graph {
+	g := Graph{Title: p.Workflow.Name, Note: count(len(p.Nodes), "step")}
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		s := n.Step
+		g.Nodes = append(g.Nodes, GraphNode{ID: s.ID, Note: nodeNote(s), Kind: string(s.Kind), If: source(s.If), Status: shown(statuses[s.ID]), Finally: n.Finally})
+		for _, j := range n.Needs {
+			g.Edges = append(g.Edges, [2]int{j, i})
+		}
+	}
+	g.reduce()
+	return g
+}
+
+// shown is the status as a picture has it: what has not begun has none.
+func shown(s engine.StepStatus) engine.StepStatus {
+	if s == engine.StepPending {
+		return ""
+	}
+	return s
+}
+
+// reduce drops edges that a longer way says already. It looks at direct
+// detours only where that is cheap: a picture, not a proof, needs it.
+func (g *Graph) reduce() {
+	if len(g.Edges) > 20000 {
+		return
+	}
+	needs := make([]map[int]bool, len(g.Nodes))
+	for i := range needs {
+		needs[i] = map[int]bool{}
+	}
+	for _, e := range g.Edges {
+		needs[e[1]][e[0]] = true
+	}
+	g.Edges = slices.DeleteFunc(g.Edges, func(e [2]int) bool {
+		for via := range needs[e[1]] {
+			if via != e[0] && needs[via][e[0]] {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func nodeNote(s *workflow.Step) string {
+	switch {
+	case s.Name != "":
+		return clean(s.Name)
+	case s.Agent != nil:
+		return "agent · " + s.Agent.Provider
+	case s.Run != nil && s.Run.Script != nil:
+		for line := range strings.Lines(s.Run.Script.Source()) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				return clean(line)
+			}
+		}
+	case s.Run != nil:
+		var words []string
+		for _, a := range s.Run.Argv {
+			words = append(words, a.Source())
+		}
+		return clean(strings.Join(words, " "))
+	}
+	return string(s.Kind)
+}
+
+// GraphMermaid writes a flowchart for Markdown pages that draw Mermaid.
+func GraphMermaid(w io.Writer, g Graph) error {
+	var b strings.Builder
+	b.WriteString("flowchart TD\n")
+	text := strings.NewReplacer(`"`, "#quot;", "<", "#lt;", ">", "#gt;", "\n", " ")
+	finally := false
+	for i, n := range g.Nodes {
+		if n.Finally && !finally {
+			finally = true
+			b.WriteString("  subgraph finally\n")
+		}
+		label := text.Replace(clean(n.ID))
+		if n.If != "" {
+			label += "<br/><i>if " + text.Replace(clean(n.If)) + "</i>"
+		}
+		open, end := "[", "]"
+		if n.Kind == string(workflow.KindAgent) {
+			open, end = "([", "])"
+		}
+		fmt.Fprintf(&b, "  n%d%s\"%s\"%s", i, open, label, end)
+		if n.Status != "" {
+			b.WriteString(":::" + string(n.Status))
+		}
+		b.WriteString("\n")
+	}
+	if finally {
+		b.WriteString("  end\n")
+	}
+	for _, e := range g.Edges {
+		fmt.Fprintf(&b, "  n%d --> n%d\n", e[0], e[1])
+	}
+	for _, s := range statusOrder {
+		if slices.ContainsFunc(g.Nodes, func(n GraphNode) bool { return n.Status == s }) {
+			fmt.Fprintf(&b, "  classDef %s stroke:%s,stroke-width:2px\n", s, statusColor[s])
+		}
+	}
+	return writeAll(w, b.String())
+}
+
+// GraphDot writes the graph for Graphviz.
+func GraphDot(w io.Writer, g Graph) error {
+	var b strings.Builder
+	quote := func(s string) string {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+	}
+	fmt.Fprintf(&b, "digraph %s {\n  rankdir=TB;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n", quote(clean(g.Title)))
+	for i, n := range g.Nodes {
+		label := clean(n.ID)
+		if n.If != "" {
+			label += "\nif " + clean(n.If)
+		}
+		fmt.Fprintf(&b, "  n%d [label=%s", i, quote(label))
+		if n.Status != "" {
+			fmt.Fprintf(&b, ", color=%s, penwidth=2", quote(statusColor[n.Status]))
+		}
+		if n.Finally {
+			b.WriteString(", style=\"rounded,dashed\"")
+		}
+		b.WriteString("];\n")
+	}
+	for _, e := range g.Edges {
+		fmt.Fprintf(&b, "  n%d -> n%d;\n", e[0], e[1])
+	}
+	b.WriteString("}\n")
+	return writeAll(w, b.String())
+}
+
+// GraphText draws the graph for a terminal: each step below the last of those
+// that it waits for, the others named beside it.
+func GraphText(w io.Writer, g Graph, s Style) error {
+	s = s.withDefaults()
+	needs := make([][]int, len(g.Nodes))
+	for _, e := range g.Edges {
+		needs[e[1]] = append(needs[e[1]], e[0])
+	}
+	var b strings.Builder
+	fmt.Fprintln(&b, s.paint(toneName, clean(g.Title))+s.glyphs().sep+g.Note)
+	branch, last, down := "├─ ", "└─ ", "│  "
+	if s.ASCII {
+		branch, last, down = "|- ", "`- ", "|  "
+	}
+	level := g.levels()
+	children := make([][]int, len(g.Nodes))
+	var roots []int
+	for i := range g.Nodes {
+		if len(needs[i]) == 0 {
+			roots = append(roots, i)
+			continue
+		}
+		parent := slices.MaxFunc(needs[i], func(a, b int) int { return level[a] - level[b] })
+		children[parent] = append(children[parent], i)
+	}
+	line := func(i, parent int, prefix string) {
+		n := g.Nodes[i]
+		text := prefix + s.paint(toneName, clean(n.ID)) + s.paint(toneDim, "  "+n.Kind)
+		if n.Status != "" {
+			text += "  " + string(n.Status)
+		}
+		if n.If != "" {
+			text += s.paint(toneDim, "  if "+clean(n.If))
+		}
+		var also []string
+		for _, j := range needs[i] {
+			if j != parent {
+				also = append(also, clean(g.Nodes[j].ID))
+			}
+		}
+		if len(also) > 0 {
+			text += s.paint(toneDim, "  also after "+list(also, 6))
+		}
+		fmt.Fprintln(&b, s.clip(text, s.Width))
+	}
+	// A chain stays at its margin, only what lies beside something is indented: a
+	// thousand steps in a row are a thousand lines and not a staircase.
+	var draw func(i, parent int, prefix, below string)
+	draw = func(i, parent int, prefix, below string) {
+		line(i, parent, prefix)
+		for len(children[i]) == 1 {
+			parent, i = i, children[i][0]
+			line(i, parent, below)
+		}
+		for k, c := range children[i] {
+			if k == len(children[i])-1 {
+				draw(c, i, below+last, below+"   ")
+			} else {
+				draw(c, i, below+branch, below+down)
+			}
+		}
+	}
+	finally := false
+	for _, i := range roots {
+		if g.Nodes[i].Finally && !finally {
+			finally = true
+			fmt.Fprintln(&b, s.paint(toneDim, "finally:"))
+		}
+		draw(i, -1, "", "")
+	}
+	return writeAll(w, b.String())
+}
+
+// levels is the length of the longest way to each node, from 0.
+func (g *Graph) levels() []int {
+	level, open := make([]int, len(g.Nodes)), make([]int, len(g.Nodes))
+	next := make([][]int, len(g.Nodes))
+	for _, e := range g.Edges {
+		open[e[1]]++
+		next[e[0]] = append(next[e[0]], e[1])
+	}
+	var ready []int
+	for i := range open {
+		if open[i] == 0 {
+			ready = append(ready, i)
+		}
+	}
+	for len(ready) > 0 {
+		i := ready[0]
+		ready = ready[1:]
+		for _, j := range next[i] {
+			level[j] = max(level[j], level[i]+1)
+			if open[j]--; open[j] == 0 {
+				ready = append(ready, j)
+			}
+		}
+	}
+	return level
+}
+
+var statusOrder = []engine.StepStatus{engine.StepSucceeded, engine.StepFailed, engine.StepTimedOut, engine.StepIsSkipped, engine.StepIsNotRun, engine.StepCancelled, engine.StepInterrupted, engine.StepRunning, engine.StepRetrying}
+
+// statusColor of borders and marks; readable on white and on black.
+var statusColor = map[engine.StepStatus]string{
+	engine.StepSucceeded: "#1a9e5c", engine.StepFailed: "#d3363b", engine.StepTimedOut: "#d3363b", engine.StepIsSkipped: "#8b95a3",
+	engine.StepIsNotRun: "#8b95a3", engine.StepCancelled: "#c77d0a", engine.StepRunning: "#2f6fdf",
+	engine.StepRetrying: "#2f6fdf", engine.StepInterrupted: "#c77d0a",
+}
+
+func writeAll(w io.Writer, s string) error {
+	if _, err := io.WriteString(w, s); err != nil {
+		return fmt.Errorf("write graph: %w", err)
+	}
+	return nil
+}
