@@ -40,7 +40,7 @@ func wholeFiles(t testing.TB) []wholeFile {
 			t.Fatal(err)
 		}
 		for i, m := range fenceForm.FindAllStringSubmatch(string(text), -1) {
-			if how := strings.Fields(m[1]); !slices.Contains(how, "fragment") && !slices.Contains(how, "bad") {
+			if how := strings.Fields(m[1]); !slices.Contains(how, "fragment") && !slices.Contains(how, "bad") && strings.Contains("\n"+m[2], "\nname:") && strings.Contains(m[2], "\nsteps:") {
 				out = append(out, wholeFile{fmt.Sprintf("%s, block %d", f, i+1), m[2]})
 			}
 		}

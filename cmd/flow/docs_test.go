@@ -1,11 +1,12 @@
 package main
 
 import (
-<<<<<<< HEAD
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,43 +15,69 @@ import (
 	"flowrun.dev/flow/engine"
 )
 
-// fences finds the fenced YAML of a page.
-var fences = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+var fence = regexp.MustCompile("(?ms)^```yaml([^\n]*)\n(.*?)^```$")
 
-// TestDocs: each whole workflow in the pages is valid, and README's really runs.
+// TestDocs validates each fenced workflow of docs/ and the README, and runs it.
+// A fence may say more than `yaml`: `fragment` is no whole file, `bad` is wrong on
+// purpose and has to be found wrong or worth a warning, `no-run` is only validated.
 func TestDocs(t *testing.T) {
 	t.Parallel()
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
+	docs, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("no docs: %v", err)
+	}
+	driver := "host"
+	if sandboxWorks() {
+		driver = "local"
 	}
 	ran := 0
-	for _, page := range append(pages, "../../README.md") {
-		text, err := os.ReadFile(page)
+	for _, doc := range append(docs, "../../README.md") {
+		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, m := range fences.FindAllStringSubmatch(string(text), -1) {
-			if !strings.HasPrefix(m[1], "name:") || !strings.Contains(m[1], "\nsteps:") {
+		for _, m := range fence.FindAllStringSubmatchIndex(string(text), -1) {
+			how, body := strings.Fields(string(text[m[2]:m[3]])), string(text[m[4]:m[5]])
+			where := doc + ":" + lineOf(text, m[0])
+			for _, word := range how {
+				if !slices.Contains([]string{"fragment", "bad", "no-run"}, word) {
+					t.Errorf("%s: the fence says %q, which means nothing", where, word)
+				}
+			}
+			if slices.Contains(how, "fragment") || !strings.HasPrefix(body, "name:") && !strings.Contains(body, "\nname:") || !strings.Contains(body, "\nsteps:") {
 				continue // a part of a file
 			}
 			dir := t.TempDir()
-			write(t, dir, "w.yaml", m[1])
-			if out, code := flow(t, dir, "validate", "w.yaml"); code != 0 {
-				t.Errorf("%s, workflow %d: flow validate: exit %d\n%s", page, i+1, code, out)
-			}
-			if !strings.HasSuffix(page, "README.md") {
+			write(t, dir, "doc.yaml", body)
+			out, code := flow(t, dir, "validate", "doc.yaml")
+			if slices.Contains(how, "bad") {
+				// A key that was masked in the page is none any more.
+				if code == 0 && !strings.Contains(out, "warning") && !strings.Contains(body, "***REDACTED***") {
+					t.Errorf("%s: nothing is wrong with it:\n%s", where, out)
+				}
 				continue
 			}
-			ran++
-			if out, code := flow(t, dir, "run", "--output", "plain", "--driver", "host", "w.yaml"); code != 0 {
-				t.Errorf("%s, workflow %d: flow run: exit %d\n%s", page, i+1, code, out)
+			if code != 0 {
+				t.Errorf("%s: validate: exit code %d\n%s", where, code, out)
+				continue
 			}
+			if slices.Contains(how, "no-run") {
+				continue
+			}
+			if out, code := flow(t, dir, "run", "doc.yaml", "--driver", driver); code != 0 {
+				t.Errorf("%s: run: exit code %d\n%s", where, code, out)
+			}
+			ran++
 		}
 	}
-	if ran == 0 {
-		t.Error("README.md has no workflow that runs")
+	t.Logf("%d workflows of the docs ran with driver %s", ran, driver)
+	if ran < 3 {
+		t.Errorf("only %d workflows ran: the fences were not found", ran)
 	}
+}
+
+func lineOf(text []byte, at int) string {
+	return strconv.Itoa(1 + strings.Count(string(text[:at]), "\n"))
 }
 
 // TestDocsOfCommands: docs/cli.md has a row for every command and every exit code,
@@ -129,78 +156,4 @@ func TestRunCodes(t *testing.T) {
 			t.Errorf("code %d has no row in the table", c.want)
 		}
 	}
-=======
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
-	"testing"
-)
-
-var fence = regexp.MustCompile("(?ms)^```yaml([^\n]*)\n(.*?)^```$")
-
-// TestDocs validates each fenced workflow of docs/ and the README, and runs it.
-// A fence may say more than `yaml`: `fragment` is no whole file, `bad` is wrong on
-// purpose and has to be found wrong or worth a warning, `no-run` is only validated.
-func TestDocs(t *testing.T) {
-	t.Parallel()
-	docs, err := filepath.Glob("../../docs/*.md")
-	if err != nil || len(docs) == 0 {
-		t.Fatalf("no docs: %v", err)
-	}
-	driver := "host"
-	if sandboxWorks() {
-		driver = "local"
-	}
-	ran := 0
-	for _, doc := range append(docs, "../../README.md") {
-		text, err := os.ReadFile(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range fence.FindAllStringSubmatchIndex(string(text), -1) {
-			how, body := strings.Fields(string(text[m[2]:m[3]])), string(text[m[4]:m[5]])
-			where := doc + ":" + lineOf(text, m[0])
-			for _, word := range how {
-				if !slices.Contains([]string{"fragment", "bad", "no-run"}, word) {
-					t.Errorf("%s: the fence says %q, which means nothing", where, word)
-				}
-			}
-			if slices.Contains(how, "fragment") {
-				continue
-			}
-			dir := t.TempDir()
-			write(t, dir, "doc.yaml", body)
-			out, code := flow(t, dir, "validate", "doc.yaml")
-			if slices.Contains(how, "bad") {
-				// A key that was masked in the page is none any more.
-				if code == 0 && !strings.Contains(out, "warning") && !strings.Contains(body, "***REDACTED***") {
-					t.Errorf("%s: nothing is wrong with it:\n%s", where, out)
-				}
-				continue
-			}
-			if code != 0 {
-				t.Errorf("%s: validate: exit code %d\n%s", where, code, out)
-				continue
-			}
-			if slices.Contains(how, "no-run") {
-				continue
-			}
-			if out, code := flow(t, dir, "run", "doc.yaml", "--driver", driver); code != 0 {
-				t.Errorf("%s: run: exit code %d\n%s", where, code, out)
-			}
-			ran++
-		}
-	}
-	t.Logf("%d workflows of the docs ran with driver %s", ran, driver)
-	if ran < 3 {
-		t.Errorf("only %d workflows ran: the fences were not found", ran)
-	}
-}
-
-func lineOf(text []byte, at int) string {
-	return strconv.Itoa(1 + strings.Count(string(text[:at]), "\n"))
->>>>>>> 7339eb3 (cmd/flow, workflow: flow init; the workflows of the docs are tests; every key of every example counts)
 }
