@@ -62,7 +62,7 @@ func (a *app) root() *cobra.Command {
 
 // commands is the table of commands, in the order of the help.
 var commands = []func(*app) *cobra.Command{
-	cmdInit, cmdRun, cmdResume, cmdValidate, cmdPlan, cmdGraph,
+	cmdInit, cmdRun, cmdResume, cmdValidate, cmdPlan, cmdGraph, cmdTest,
 	cmdRuns, cmdShow, cmdLogs,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,

@@ -82,6 +82,7 @@ func (h hinted) Unwrap() error { return h.error }
 // codeOf is the one switch from an error to its exit code.
 func codeOf(err error) int {
 	var (
+		tests *testsFailedError
 		run   *runError
 		use   *usageError
 		diags *workflow.Diagnostics
@@ -96,6 +97,8 @@ func codeOf(err error) int {
 	switch {
 	case err == nil:
 		return codeOK
+	case errors.As(err, &tests):
+		return codeFailed
 	case errors.As(err, &run):
 		return runCode(run.status, run.class, run.cause)
 	case errors.As(err, &use), errors.As(err, &diags), errors.As(err, &busy), errors.As(err, &res):
