@@ -42,6 +42,12 @@ type PlanStep struct {
 	AllowedTools    []string `json:"allowed_tools,omitempty"`
 	DisallowedTools []string `json:"disallowed_tools,omitempty"`
 	MaxTurns        int      `json:"max_turns,omitempty"`
+	// Verdict for the inputs that were given: runs, skipped, or "" where it depends
+	// on what happens before.
+	Verdict string `json:"verdict,omitempty"`
+	// Cache says whether a result of an earlier run may be taken: "", all (it
+	// depends on everything) or key (on the named files and values only).
+	Cache string `json:"cache,omitempty"`
 	// Rights in words: what the allowlist lets the step do, a sentence each.
 	Rights []string `json:"rights,omitempty"`
 	// Budget of an agent, zero fields for no bound.
@@ -86,9 +92,50 @@ func PlanOf(p *workflow.Plan) PlanView {
 			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
 			ps.BudgetUSD, ps.BudgetTokens = a.Budget.CostUSD, a.Budget.Tokens
 		}
+		if c := st.Cache; c != nil {
+			ps.Cache = "all"
+			if len(c.Key) > 0 {
+				ps.Cache = "key"
+			}
+		}
 		v.Steps = append(v.Steps, ps)
 	}
 	return v
+}
+
+// Judge tells for each step whether its condition holds with these inputs, where
+// that can be known before anything ran. With nil it tells what no input changes.
+func (v *PlanView) Judge(p *workflow.Plan, inputs map[string]any) {
+	for i := range v.Steps {
+		e := p.Nodes[i].Step.If
+		if e == nil || len(e.Refs()) > 0 || e.UsesFiles() || e.UsesStatus() || !onlyInputs(e.Source(), inputs != nil) {
+			continue
+		}
+		ok, err := e.EvalBool(workflow.Vars{Inputs: inputs})
+		if err != nil {
+			continue
+		}
+		v.Steps[i].Verdict = "runs"
+		if !ok {
+			v.Steps[i].Verdict = "skipped"
+		}
+	}
+}
+
+// onlyInputs: no word of the expression names what only a run knows. A text in
+// quotes may hold such a word too; then nothing is said.
+func onlyInputs(source string, given bool) bool {
+	for _, word := range strings.FieldsFunc(source, func(r rune) bool { return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }) {
+		switch word {
+		case "env", "run", "item", "index", "iteration", "self", "now", "let":
+			return false
+		case "inputs":
+			if !given {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // wavesOf is the length of the longest way to each node. Needs point backwards
@@ -197,7 +244,20 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		add("starts", "after "+list(st.Needs, 8))
 	}
 	if st.If != "" {
-		add("if", st.If)
+		text := st.If
+		switch st.Verdict {
+		case "skipped":
+			text += " (false with these inputs: the step is skipped)"
+		case "runs":
+			text += " (true with these inputs)"
+		}
+		add("if", text)
+	}
+	switch st.Cache {
+	case "all":
+		add("cache", "skipped, and its result taken, when nothing that it depends on changed")
+	case "key":
+		add("cache", "skipped, and its result taken, when its key did not change")
 	}
 	if st.Kind == string(workflow.KindAgent) {
 		tools := "none"

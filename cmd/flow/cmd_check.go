@@ -117,21 +117,39 @@ func cmdSchema(a *app) *cobra.Command {
 }
 
 func cmdPlan(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "plan FILE", Short: "Say what would run", Long: "Says what would run, in which order, under which conditions and with which rights." + exitHelp(0, 2),
-		Example: "  flow plan ci.yaml", Args: exactly(1, "one workflow file"),
+	var pairs []string
+	file := ""
+	c := &cobra.Command{
+		Use: "plan FILE", Short: "Say what would run",
+		Long:    "Says what would run, be skipped, come from the cache or wait, in which order, under\nwhich conditions and with which rights. With inputs it says which conditions hold." + exitHelp(0, 2),
+		Example: "  flow plan ci.yaml\n  flow plan ci.yaml -i mode=full", Args: exactly(1, "one workflow file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			plan, err := a.load(args[0])
 			if err != nil {
 				return err
 			}
-			return a.printPlan(plan)
+			given, err := givenInputs(file, pairs)
+			if err != nil {
+				return err
+			}
+			inputs, err := workflow.ResolveInputs(plan.Workflow, given)
+			if err != nil && len(given) > 0 {
+				return &usageError{msg: err.Error()}
+			}
+			if err != nil {
+				inputs = nil // a required one is not given: nothing is said of conditions with inputs
+			}
+			return a.printPlan(plan, inputs)
 		},
 	}
+	c.Flags().StringArrayVarP(&pairs, "input", "i", nil, "an input as name=value; repeatable")
+	c.Flags().StringVar(&file, "inputs", "", "inputs as YAML or JSON; -i wins")
+	return c
 }
 
-func (a *app) printPlan(plan *workflow.Plan) error {
+func (a *app) printPlan(plan *workflow.Plan, inputs map[string]any) error {
 	v := report.PlanOf(plan)
+	v.Judge(plan, inputs)
 	for i := range plan.Nodes {
 		if s := plan.Nodes[i].Step.Agent; s != nil {
 			words, err := agent.RightsText(s.AllowedTools, s.DisallowedTools)

@@ -104,7 +104,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 		return &usageError{msg: err.Error()}
 	}
 	if f.dryRun {
-		return a.printPlan(plan)
+		return a.printPlan(plan, inputs)
 	}
 	if f.resume != "" {
 		if done, err := a.resumeInstead(ctx, plan, path, inputs, f); done || err != nil {
