@@ -125,7 +125,9 @@ func (v *PlanView) Judge(p *workflow.Plan, inputs map[string]any) {
 // onlyInputs: no word of the expression names what only a run knows. A text in
 // quotes may hold such a word too; then nothing is said.
 func onlyInputs(source string, given bool) bool {
-	for _, word := range strings.FieldsFunc(source, func(r rune) bool { return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }) {
+	for _, word := range strings.FieldsFunc(source, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
 		switch word {
 		case "env", "run", "item", "index", "iteration", "self", "now", "let":
 			return false
