@@ -22,6 +22,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	BatchStarted{}.Type():       decode[BatchStarted],
 	IterationStarted{}.Type():   decode[IterationStarted],
 	UntilEvaluated{}.Type():     decode[UntilEvaluated],
+	StepSlow{}.Type():           decode[StepSlow],
 	StopRequested{}.Type():      decode[StopRequested],
 	StepFinished{}.Type():       decode[StepFinished],
 	TurnCompleted{}.Type():      decode[TurnCompleted],

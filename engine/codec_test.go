@@ -32,6 +32,7 @@ func allBodies() []Body {
 		RetryScheduled{Step: "a", Attempt: 2, At: epoch, Reason: "r"},
 		ForeachExpanded{Step: "a", Keys: []string{"x"}, Items: []any{map[string]any{"n": 1.0}}},
 		BatchStarted{Step: "a", N: 2},
+		StepSlow{Step: "a", Attempt: 1, After: time.Minute},
 		IterationStarted{Step: "a", N: 3},
 		UntilEvaluated{Step: "a", N: 3, Value: true},
 		StopRequested{Step: "a", Rest: true, Status: StepCancelled, Reason: "r"},

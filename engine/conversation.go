@@ -89,11 +89,11 @@ func (p *resumePlan) lastTurn(opt ResumeOptions, before, position int64, id stri
 
 // resumes: the step runs again (or never began to, since the last resume), and nothing that it needs does.
 func (p *resumePlan) resumes(step string) bool {
-	i, ok := p.plan.ByID[step]
-	if !ok || p.why[i] == "" && (p.old[i] == nil || p.old[i].Status != StepPending) {
+	i, ok := p.x.find(step)
+	if !ok || p.dropped[i] || p.why[i] == "" && (p.old[i] == nil || p.old[i].Status != StepPending) {
 		return false
 	}
-	for _, need := range p.plan.Nodes[i].Needs {
+	for _, need := range p.x.graph[i].needs {
 		if p.why[need] != "" {
 			return false
 		}

@@ -165,7 +165,7 @@ func (d *decider) requested() {
 			d.add(ExpandScope{Node: i}) // before anything inside it starts
 			continue
 		}
-		if g.role != workflow.RoleForeach || g.scope == nil || !g.step.Foreach.FailFast || g.scope.bad == 0 || g.scope.rest || g.scope.ended == len(g.scope.frames) || r.Nodes[i].Stop != "" {
+		if r.CancelCause != "" || g.role != workflow.RoleForeach || g.scope == nil || !g.step.Foreach.FailFast || g.scope.bad == 0 || g.scope.rest || g.scope.ended == len(g.scope.frames) || r.Nodes[i].Stop != "" {
 			continue
 		}
 		_, why := r.firstBad(g.scope.frames)

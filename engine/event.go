@@ -158,6 +158,13 @@ type StopRequested struct {
 	Reason string     `json:"reason"`
 }
 
+// StepSlow: an attempt still runs after the step's warn_after.
+type StepSlow struct {
+	Step    string        `json:"step"`
+	Attempt int           `json:"attempt"`
+	After   time.Duration `json:"after"`
+}
+
 // StepFinished is one attempt's end, with all that the execution record needs.
 type StepFinished struct {
 	Step    string  `json:"step"`
@@ -223,6 +230,7 @@ func (ForeachExpanded) Type() string    { return "foreach_expanded" }
 func (BatchStarted) Type() string       { return "batch_started" }
 func (IterationStarted) Type() string   { return "iteration_started" }
 func (UntilEvaluated) Type() string     { return "until_evaluated" }
+func (StepSlow) Type() string           { return "step_slow" }
 func (StopRequested) Type() string      { return "stop_requested" }
 func (StepFinished) Type() string       { return "step_finished" }
 func (RetryScheduled) Type() string     { return "retry_scheduled" }

@@ -71,6 +71,8 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 		step = b.Step
 	case BatchStarted:
 		step = b.Step
+	case StepSlow:
+		step, attempt = b.Step, b.Attempt
 	case IterationStarted:
 		step = b.Step
 	case UntilEvaluated:
@@ -123,6 +125,8 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 			ok = r.expanded(i, e.Seq, b)
 		case BatchStarted:
 			ok = r.batch(i, b)
+		case StepSlow: // for people; it may come a moment late
+			ok = b.Attempt <= n.Attempts
 		case IterationStarted:
 			ok = r.iterate(i, b)
 		case UntilEvaluated:

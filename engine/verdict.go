@@ -46,7 +46,7 @@ func (t *tally) add(r *Run, i, by int) {
 // counts says whether, and as what, an ended node makes the run not succeed.
 func (r *Run) counts(i int) (rank, bool) {
 	n := &r.Nodes[i]
-	if n.Stop != "" && n.Status != StepSucceeded {
+	if n.Stop == StepCancelled && n.Status != StepSucceeded {
 		return 0, false // its end was wanted
 	}
 	switch n.Status {

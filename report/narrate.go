@@ -54,6 +54,18 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 			what = "attempt " + strconv.Itoa(b.Attempt)
 		}
 		return append(dst, n.signed(g.running, toneLive, b.Step, what))
+	case engine.ForeachExpanded:
+		if b.Error == "" {
+			return append(dst, n.signed(g.running, toneDim, b.Step, count(len(b.Keys), "item")))
+		}
+	case engine.StepSlow:
+		return append(dst, n.signed(g.running, toneWarn, b.Step, "still running after "+duration(b.After)))
+	case engine.StopRequested:
+		step := b.Step
+		if step == "" {
+			step = "flow"
+		}
+		return append(dst, n.signed(g.again, toneWarn, step, "stopping: "+clean(b.Reason)))
 	case engine.StepFinished:
 		return n.finished(dst, b)
 	case engine.RetryScheduled:

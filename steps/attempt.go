@@ -3,6 +3,7 @@ package steps
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -57,7 +58,9 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 			out = h.placeFailed(ctx, out, err)
 			break
 		}
+		quiet := warnSlow(a, emit)
 		out = kind(h, ctx, on, a, c, emit)
+		quiet()
 		left()
 		out.CacheMiss = miss
 	}
@@ -77,6 +80,29 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	}
 	h.keepResult(ctx, a, out)
 	return out
+}
+
+// warnSlow tells once of an attempt that runs for longer than warn_after. After
+// quiet has returned nothing is told any more.
+func warnSlow(a engine.Attempt, emit func(engine.Body)) (quiet func()) {
+	if a.Step.WarnAfter <= 0 {
+		return func() {}
+	}
+	var mu sync.Mutex
+	over := false
+	t := time.AfterFunc(a.Step.WarnAfter, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			emit(engine.StepSlow{Step: a.Step.ID, Attempt: a.Attempt, After: a.Step.WarnAfter})
+		}
+	})
+	return func() {
+		t.Stop()
+		mu.Lock()
+		over = true
+		mu.Unlock()
+	}
 }
 
 // evalOutputs computes `outputs:` of a step that succeeded.

@@ -25,6 +25,9 @@ const maxScriptArg = 96 << 10
 var shells = map[string][]string{
 	"bash": {"bash", "--noprofile", "--norc", "-eu", "-o", "pipefail"},
 	"sh":   {"sh", "-eu"},
+	// -c is python's word too; node's is added in argv.
+	"python": {"python3"},
+	"node":   {"node"},
 }
 
 // runScript executes one attempt of a `run:` step.
@@ -138,7 +141,11 @@ func (h *Host) argv(sb sandbox.Sandbox, a engine.Attempt) (argv []string, shown 
 	}
 	argv = append(argv, shells[rs.Shell]...)
 	if len(script) <= maxScriptArg {
-		return append(argv, "-c", script), script, cleanup, nil
+		inline := "-c"
+		if rs.Shell == "node" {
+			inline = "-e"
+		}
+		return append(argv, inline, script), script, cleanup, nil
 	}
 	if sb.Home() == "" {
 		return nil, "", cleanup, fmt.Errorf("the script has %d bytes; driver %s takes at most %d", len(script), sb.Info().Driver, maxScriptArg)

@@ -11,6 +11,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
+// defaultWarnAfter is practice 6's figure.
+const defaultWarnAfter = 60 * time.Second
+
 // stepDefaults is `defaults:`.
 type stepDefaults struct {
 	timeout time.Duration
@@ -92,7 +95,7 @@ type stepNodes struct {
 }
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {
-	s := &Step{Pos: pos(n)}
+	s := &Step{Pos: pos(n), WarnAfter: defaultWarnAfter}
 	s.Pos.File = p.file
 	var x stepNodes
 	ok := p.mapping(n, ctxStep, func(k, v *yaml.Node) bool {
@@ -132,6 +135,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		case "timeout":
 			s.Timeout = p.duration(v, "timeout")
 			x.timeout = true
+		case "warn_after":
+			s.WarnAfter = p.duration(v, "warn_after")
 		case "retry":
 			s.Retry = *p.retry(v)
 			x.retry = true

@@ -137,6 +137,8 @@ type Step struct {
 	// Cwd is the folder that the step starts in, relative to the workspace; nil
 	// for the workspace itself.
 	Cwd *Template
+	// WarnAfter says when a step that still runs is told of; default 60 s (practice 6).
+	WarnAfter time.Duration
 
 	Run   *RunStep
 	Agent *AgentStep

@@ -81,15 +81,19 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
-	drift := map[string]string{}
+	drift, items := map[string]string{}, map[string]string{}
 	if text != nil {
 		for _, d := range engine.Drift(run.Plan().Workflow, plan.Workflow) {
-			if d.Change != "removed" {
+			switch d.Change {
+			case "removed":
+			case "items":
+				items[d.Step] = "the list of its foreach was changed"
+			default:
 				drift[d.Step] = "its definition was " + d.Change
 			}
 		}
 	}
-	resumed, err := engine.PlanResume(plan, run, engine.ResumeOptions{From: f.from, Changed: drift})
+	resumed, err := engine.PlanResume(plan, run, engine.ResumeOptions{From: f.from, Changed: drift, Items: items})
 	if err != nil {
 		return err
 	}
@@ -268,6 +272,10 @@ func (a *app) today(root string, run *engine.Run, started engine.RunStarted, f *
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s changed since run %s started:", relative(root, path), run.ID)
 	for _, d := range drift {
+		if d.Change == "items" {
+			fmt.Fprintf(&b, "\n    step %s: the list of its foreach was changed", d.Step)
+			continue
+		}
 		fmt.Fprintf(&b, "\n    step %s was %s", d.Step, d.Change)
 	}
 	return nil, nil, &usageError{msg: b.String(), hint: "`flow resume " + run.ID + " --accept-changes` runs these steps again, and what needs them"}
