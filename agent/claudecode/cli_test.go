@@ -25,7 +25,7 @@ func provider(t *testing.T, turns []agenttest.Turn) (*claudecode.Provider, *agen
 }
 
 // newProvider reaches the API at url with the key that must not enter a sandbox.
-func newProvider(t *testing.T, cli, url string) *claudecode.Provider {
+func newProvider(t testing.TB, cli, url string) *claudecode.Provider {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)

@@ -124,3 +124,53 @@ steps:
 		t.Errorf("the CLI's stdin could be opened: %s", s[max(0, len(s)-2000):])
 	}
 }
+
+// TestScriptClaudeRights is the third wall on the real CLI: what an allowed program
+// does is bounded by the system, in the local sandbox.
+func TestScriptClaudeRights(t *testing.T) {
+	t.Parallel()
+	if !sandboxWorks() {
+		t.Skip("no local sandbox")
+	}
+	dir := t.TempDir()
+	write(t, dir, "r.yaml", `name: rights
+sandbox: {driver: local}
+defaults: {timeout: 1m}
+steps:
+  - {id: script, run: "mkdir src; printf 'echo x > src/in; echo x > out; echo x > ~/.bashrc; ls' > act.sh"}
+  - {id: talk, agent: {provider: claude-code, prompt: go, allowed_tools: ["Edit(./src/**)", "Bash(sh act.sh)"]}}
+  - {id: look, run: "cat src/in; ls -A ~ .; ! test -e out; ! test -e ~/.bashrc"}
+`)
+	api := agenttest.NewServer(t, agenttest.Turn{Tools: []agenttest.Call{{Name: "Bash", Input: map[string]any{"command": "sh act.sh"}}}}, agenttest.Turn{Text: "done"})
+	out, code := runFlow(t, dir, claudeEnv(t, api), "run", "--output", "plain", "r.yaml")
+	if code != 0 || len(api.Requests()) != 2 || !strings.Contains(out, "look | x") {
+		t.Fatalf("exit %d, %d requests\n%s", code, len(api.Requests()), out)
+	}
+	if told := string(api.Requests()[1].Raw); strings.Count(told, "Read-only file system") != 2 {
+		t.Errorf("the model is not told what the system refused: %s", told[max(0, len(told)-1500):])
+	}
+}
+
+// TestScriptClaudeExits: the class of an API error is the run's exit code.
+func TestScriptClaudeExits(t *testing.T) {
+	t.Parallel()
+	for kind, c := range map[string]struct {
+		status, code int
+	}{"rate_limit_error": {429, 6}, "overloaded_error": {529, 6}, "api_error": {500, 3}} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, dir, "e.yaml", `name: exits
+sandbox: {driver: host}
+defaults: {timeout: 1m}
+steps:
+  - {id: talk, retry: {max_attempts: 1}, agent: {provider: claude-code, prompt: go, allowed_tools: [Read]}}
+`)
+			api := agenttest.NewServer(t, agenttest.Turn{Status: c.status, Type: kind, Message: "later", Headers: map[string]string{"Retry-After": "1"}})
+			out, code := runFlow(t, dir, claudeEnv(t, api), "run", "--output", "plain", "e.yaml")
+			if code != c.code || len(api.Requests()) != 1 {
+				t.Errorf("exit %d, want %d, %d requests\n%s", code, c.code, len(api.Requests()), out)
+			}
+		})
+	}
+}
