@@ -40,6 +40,9 @@ type Request struct {
 	// Account that answers are counted in and that bounds them; nil: nothing does.
 	Account  *Account
 	OnDenied string // tell, fail
+	// OutputSchema is a JSON Schema of type object that the conversation has to end
+	// with (Result.Structured), nil for none.
+	OutputSchema json.RawMessage
 	// Cassette folder for provider replay.
 	Cassette string
 	// Record is the folder that the conversation is recorded into, "" for none; Redact
@@ -95,7 +98,8 @@ type Denial struct{ Tool, Input, Reason string }
 
 // Result of a conversation.
 type Result struct {
-	Text       string // the last answer's text
+	Text       string          // the last answer's text
+	Structured json.RawMessage // accepted by Request.OutputSchema, nil for none
 	Model      string
 	StopReason string
 	Usage      Usage

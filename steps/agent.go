@@ -2,10 +2,13 @@ package steps
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/engine"
@@ -19,7 +22,7 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 	r := agent.Request{
 		RunID: cfg.RunID, StepID: a.Step.ID, Attempt: a.Attempt,
 		Command: s.Command, Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
-		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, Now: time.Now, Record: cfg.Record,
+		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, OutputSchema: s.OutputSchema, Now: time.Now, Record: cfg.Record,
 	}
 	if cfg.Redact != nil {
 		r.Redact = cfg.Redact.String
@@ -105,7 +108,47 @@ func (h *Host) converse(ctx context.Context, p agent.Provider, name string, req 
 		res.Text = h.cfg.Redact.String(res.Text)
 	}
 	out.Outputs = map[string]any{"text": res.Text}
+	return h.structuredOutputs(out, res.Structured)
+}
+
+// structuredOutputs are the properties of the value that output_schema accepted.
+func (h *Host) structuredOutputs(out engine.Outcome, raw []byte) engine.Outcome {
+	if raw == nil {
+		return out
+	}
+	values := map[string]any{}
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return failInvalid(out, h.cfg.Redact.String(fmt.Sprintf("read the agent's result: %v", err)))
+	}
+	for name, v := range values {
+		if err := h.holdsSecret(name, v); err != nil {
+			return failInvalid(out, h.cfg.Redact.String(err.Error()))
+		}
+		out.Outputs[name] = v
+	}
 	return out
+}
+
+// maxContextFile bounds one of context_files.
+const maxContextFile = 256 << 10
+
+// contextFiles are appended to the system prompt.
+func contextFiles(sb sandbox.Sandbox, names []string) (string, error) {
+	var b strings.Builder
+	for _, name := range names {
+		text, err := sb.Files().ReadFile(name)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("read context_files: %w", err)
+		case len(text) > maxContextFile || !utf8.Valid(text):
+			return "", fmt.Errorf("read context_files: %s is no text of at most %d bytes", name, maxContextFile)
+		}
+		fmt.Fprintf(&b, "\n\n<file path=%q>\n%s\n</file>", name, strings.TrimRight(string(text), "\n"))
+	}
+	if b.Len() == 0 {
+		return "", nil
+	}
+	return "Files of the project:" + b.String(), nil
 }
 
 func (h *Host) request(sb sandbox.Sandbox, a engine.Attempt) (agent.Request, error) {
@@ -127,6 +170,13 @@ func (h *Host) request(sb sandbox.Sandbox, a engine.Attempt) (agent.Request, err
 		if req.AppendSystem, err = s.AppendSystemPrompt.EvalString(a.Vars); err != nil {
 			return req, fmt.Errorf("evaluate append_system_prompt: %w", err)
 		}
+	}
+	context, err := contextFiles(sb, s.ContextFiles)
+	if err != nil {
+		return req, err
+	}
+	if context != "" {
+		req.AppendSystem = strings.TrimSpace(req.AppendSystem + "\n\n" + context)
 	}
 	return req, nil
 }

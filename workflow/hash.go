@@ -67,6 +67,8 @@ type agentForm struct {
 	OnDenied        string   `json:"on_denied"`
 	Cassette        string   `json:"cassette,omitempty"`
 	Command         []string `json:"command,omitempty"`
+	OutputSchema    string   `json:"output_schema,omitempty"`
+	ContextFiles    []string `json:"context_files,omitempty"`
 }
 
 // hashStep is the SHA-256 of a step's form, as hex.
@@ -116,7 +118,7 @@ func hashStep(w *Workflow, s *Step) string {
 	}
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
-			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command}
+			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles}
 	}
 	// A struct of strings, numbers and lists cannot fail to encode.
 	b, _ := json.Marshal(&f)

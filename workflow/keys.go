@@ -39,6 +39,9 @@ const (
 	typeEnum      KeyType = "one of"
 	typeExpr      KeyType = "expression"
 	typeAny       KeyType = "value"
+	typeSchema    KeyType = "JSON Schema"
+	typeFiles     KeyType = "list of files"
+	typeProfile   KeyType = "name of a profile"
 	typeAnys      KeyType = "list of values"
 	typeStrings   KeyType = "list of strings"
 	typeIDs       KeyType = "list of ids"
@@ -124,6 +127,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many steps may run at the same time.", Example: "2"},
 		{In: inWorkflow, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What all agents of the run may spend together, over all its resumes.", Example: "{cost_usd: 5}"},
 		{In: inWorkflow, Name: "fail_fast", Type: typeBool, Default: "false", Doc: "The first failure stops the whole run. Without it, branches that do not need the failed step go on.", Example: "true"},
+		{In: inWorkflow, Name: "profiles", Type: typeNamed, Of: inAgentDefaults, Doc: "Names for sets of agent keys; a step's `profile` takes one, its own keys win.", Example: "{reviewer: {allowed_tools: [Read], max_turns: 10}}"},
 		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
 		{In: inWorkflow, Name: "on_failure", Type: typeSteps, Of: inStep, Doc: "Steps that run, one after the other, when the run failed; before `finally`.", Example: "[{id: tell, run: echo failed}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
@@ -236,7 +240,7 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "claude-code", "acp", "replay"}, Later: []string{"openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, Claude Code's CLI, a program that speaks the Agent Client Protocol, or a cassette that is played.", Example: "replay"},
 		{In: inAgent, Name: "command", Type: typeStrings, Doc: "The program of provider `acp` and its arguments; it has to exist in the sandbox.", Example: "[my-agent, --acp]"},
 		{In: inAgent, Name: "cassette", Type: typePath, Doc: "The folder that provider `replay` plays, relative to the workflow file.", Example: "cassettes/init"},
-		{In: inAgent, Name: "profile", Type: typeEnum, Enum: profileNames(), Default: "default", Doc: "A preset of `allowed_tools`.", Example: "code_analysis"},
+		{In: inAgent, Name: "profile", Type: typeProfile, Default: "default", Doc: "One of `profiles`, or a preset of `allowed_tools`: `code_analysis` (Read, Glob, Grep), `code_generation` (Bash, Write, Read, Edit, Glob, Grep), `data_processing` and `default` (Bash, Read, Write).", Example: "code_analysis"},
 		{In: inAgent, Name: "model", Type: typeText, Doc: "The model's name; default: the provider's.", Example: "claude-sonnet-4-5"},
 		{In: inAgent, Name: "system_prompt", Type: typeTemplate, Doc: "Replaces the built-in system prompt.", Example: "You are a careful reviewer."},
 		{In: inAgent, Name: "append_system_prompt", Type: typeTemplate, Doc: "Is added to the system prompt.", Example: "Answer in English."},
@@ -245,6 +249,9 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "max_turns", Type: typeInt, Min: 1, Max: 10000, Default: "50", Doc: "How many answers of the model the conversation may have.", Example: "20"},
 		{In: inAgent, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What the step may spend, over all its attempts.", Example: "{cost_usd: 2, tokens: 500000}"},
 		{In: inAgent, Name: "on_denied", Type: typeEnum, Enum: []string{"tell", "fail"}, Default: "tell", Doc: "A refused tool call is told to the agent, or fails the step (exit code 7).", Example: "fail"},
+		{In: inAgent, Name: "output_schema", Type: typeSchema, Doc: "A JSON Schema of type object. The agent has to end with a value that it accepts; its properties are the step's outputs.", Example: "{type: object, required: [summary], properties: {summary: {type: string}}}"},
+		{In: inAgent, Name: "context_files", Type: typeFiles, Doc: "Files of the workspace whose text is added to the system prompt when the conversation begins; none by default.", Example: "[AGENTS.md]"},
+		{In: inAgent, Name: "max_prompt_chars", Type: typeInt, Min: 100, Max: 1000000, Default: "10000", Doc: "How long the prompt may be, in characters.", Example: "50000"},
 
 		{In: inBudget, Name: "cost_usd", Type: typeNumber, Max: 1000000, Doc: "US dollars, counted from the answers with the table of prices. Once they are spent the next request is refused, so that it is passed by one answer at most for each request in flight.", Example: "2.5"},
 		{In: inBudget, Name: "tokens", Type: typeInt, Min: 1, Max: 1000000000000, Doc: "All that a model takes and gives: input, what its cache reads and writes, output.", Example: "500000"},
@@ -258,13 +265,13 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "profiles", "concurrency", "artifacts", "notify"}},
+		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "concurrency", "artifacts", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "approve", "sandbox", "background", "ready", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
-		{inAgent, []string{"session", "context_files", "mcp_servers", "output_schema", "max_prompt_chars"}},
+		{inAgent, []string{"session", "mcp_servers"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

@@ -106,6 +106,8 @@ type fileParser struct {
 	ids       map[string]int      // step id → index in order, finally after the steps
 	sortedIDs []string            // see idNames
 	agents    bool                // there is an agent step
+	profiles  *yaml.Node          // `profiles:` of the file, nil for none
+	taken     map[string]bool     // profiles that a step takes
 	needed    map[int][]string
 	lists     []stepList
 	places    []standing // of each step
@@ -255,6 +257,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.w.Timeout = p.duration(v, "timeout")
 		case "max_parallel":
 			p.w.MaxParallel = p.integer(ctxTop, k, v)
+		case "profiles":
+			p.profiles = v
 		case "budget":
 			p.w.Budget = p.budget(v)
 		case "fail_fast":
@@ -290,6 +294,7 @@ func (p *fileParser) top(root *yaml.Node) {
 	if p.defaults.agent != nil && !p.agents && len(p.places) > 0 { // else each agent step has read them
 		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.stepScope(0))
 	}
+	p.ownProfiles()
 	if outputs != nil && p.lists != nil {
 		p.w.Outputs = p.outputs(outputs, p.endScope())
 	}

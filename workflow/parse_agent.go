@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -15,9 +16,11 @@ var toolRule = lazily(`^([A-Za-z_][A-Za-z0-9_]*)(\(.+\))?$`)
 
 func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	a := &AgentStep{Pos: pos(n), Provider: "anthropic", MaxTurns: 50, OnDenied: "tell"}
+	a.MaxPromptChars = maxPrompt
 	if p.defaults.agent != nil {
 		p.agentKeys(a, p.defaults.agent, inAgentDefaults, sc)
 	}
+	p.profile(a, n, sc)
 	if x := real(n); x.Kind == yaml.ScalarNode {
 		a.Prompt = p.template(n, "agent", sc, nil)
 	} else {
@@ -35,8 +38,8 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	case real(n).Kind == yaml.SequenceNode:
 	case isMissing(real(n)), a.Prompt == nil && valueOf(n, "prompt") == nil && valueOf(n, "prompt_file") == nil && real(n).Kind == yaml.MappingNode:
 		p.at("required", n, "the agent step has no prompt")
-	case a.Prompt != nil && utf8.RuneCountInString(a.Prompt.Source()) > maxPrompt:
-		p.at("limit", n, "the prompt has more than %d characters", maxPrompt)
+	case a.Prompt != nil && utf8.RuneCountInString(a.Prompt.Source()) > a.MaxPromptChars:
+		p.at("limit", n, "the prompt has more than %d characters; max_prompt_chars raises the limit", a.MaxPromptChars)
 	}
 	if a.Provider == "replay" && a.Cassette == "" {
 		p.at("required", n, "provider replay needs a cassette")
@@ -61,7 +64,7 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 		case "provider":
 			a.Provider = p.word(ctxAgent, k, v)
 		case "profile":
-			a.Profile = p.word(ctxAgent, k, v)
+			a.Profile = p.profileName(v)
 		case "model":
 			a.Model, _ = p.str(v, "model")
 		case "system_prompt":
@@ -82,11 +85,136 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 			a.Command = p.grants(v, "command")
 		case "cassette":
 			a.Cassette, _ = p.str(v, "cassette")
+		case "output_schema":
+			a.OutputSchema = p.outputSchema(v)
+		case "context_files":
+			a.ContextFiles = p.contextFiles(v)
+		case "max_prompt_chars":
+			a.MaxPromptChars = p.integer(ctxAgent, k, v)
 		default:
 			return false
 		}
 		return true
 	})
+}
+
+// profile applies the keys of a profile of the file: after the defaults, before the
+// step's own.
+func (p *fileParser) profile(a *AgentStep, n *yaml.Node, sc *scope) {
+	name := a.Profile
+	if v := valueOf(n, "profile"); v != nil {
+		name = real(v).Value
+	}
+	if keys := p.ownProfile(name); keys != nil {
+		if p.taken == nil {
+			p.taken = map[string]bool{}
+		}
+		p.taken[name] = true
+		tools := a.AllowedTools
+		a.AllowedTools = nil
+		p.agentKeys(a, keys, inAgentDefaults, sc)
+		if a.AllowedTools == nil {
+			a.AllowedTools = tools
+		}
+	}
+}
+
+// ownProfiles judges the profiles of the file; one that a step takes was read there.
+func (p *fileParser) ownProfiles() {
+	if p.profiles == nil {
+		return
+	}
+	p.pairs(p.profiles, "profiles", func(k, v *yaml.Node) {
+		if !idName().MatchString(k.Value) {
+			p.at("name", k, "a profile's name has lower-case letters, digits and underscores, and starts with a letter")
+		}
+		if valueOf(v, "profile") != nil {
+			p.at("profile", v, "a profile cannot take another one")
+		}
+		if !p.taken[k.Value] && p.lists != nil && len(p.places) > 0 {
+			p.agentKeys(&AgentStep{}, v, inAgentDefaults, p.stepScope(0))
+		}
+	})
+}
+
+// ownProfile is a profile of the file, nil when it has none of that name.
+func (p *fileParser) ownProfile(name string) *yaml.Node {
+	if p.profiles == nil || name == "" {
+		return nil
+	}
+	return valueOf(p.profiles, name)
+}
+
+func (p *fileParser) profileName(n *yaml.Node) string {
+	name, ok := p.str(n, "profile")
+	if !ok || profiles[name] != nil || p.ownProfile(name) != nil {
+		return name
+	}
+	known := profileNames()
+	if p.profiles != nil && real(p.profiles).Kind == yaml.MappingNode {
+		for i := 0; i < len(real(p.profiles).Content); i += 2 {
+			known = append(known, real(p.profiles).Content[i].Value)
+		}
+	}
+	d := p.at("enum", n, "there is no profile %q", name)
+	d.Expected, d.Suggestion = known, p.nearest(name, known)
+	return name
+}
+
+// outputSchema is kept as JSON; what it means is checked by the JSON Schema itself.
+func (p *fileParser) outputSchema(n *yaml.Node) []byte {
+	m := real(n)
+	if m.Kind != yaml.MappingNode || valueOf(m, "type") == nil || real(valueOf(m, "type")).Value != "object" {
+		p.at("type", n, "output_schema is not a JSON Schema of type object")
+		return nil
+	}
+	raw, err := json.Marshal(jsonOf(n))
+	if err == nil {
+		err = CheckSchema(raw)
+	}
+	if err != nil {
+		p.at("schema", n, "output_schema is no JSON Schema: %v", err)
+		return nil
+	}
+	return raw
+}
+
+// jsonOf is a node as JSON has it.
+func jsonOf(n *yaml.Node) any {
+	n = real(n)
+	switch n.Kind {
+	case yaml.MappingNode:
+		o := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			o[n.Content[i].Value] = jsonOf(n.Content[i+1])
+		}
+		return o
+	case yaml.SequenceNode:
+		list := []any{}
+		for _, x := range n.Content {
+			list = append(list, jsonOf(x))
+		}
+		return list
+	}
+	return plain(n)
+}
+
+// filePattern is a path beneath the workspace: no "", "." or ".." between slashes.
+const filePattern = `^([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))*$`
+
+var fileForm = lazily(filePattern)
+
+func (p *fileParser) contextFiles(n *yaml.Node) []string {
+	var names []string
+	p.list(n, "context_files", func(x *yaml.Node) {
+		name, ok := p.str(x, "context_files")
+		if ok && (real(x).Tag != "!!str" || !fileForm().MatchString(name)) {
+			p.at("path", x, "%q is no path of a file in the workspace", name)
+			return
+		}
+		names = append(names, name)
+	})
+	return names
 }
 
 func (p *fileParser) budget(n *yaml.Node) Budget {
@@ -142,8 +270,8 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 		p.at("file", n, "read prompt_file: %v", err)
 		return
 	}
-	if !utf8.Valid(b) || utf8.RuneCount(b) > maxPrompt {
-		p.at("limit", n, "prompt_file %q is not text of at most %d characters", name, maxPrompt)
+	if !utf8.Valid(b) {
+		p.at("limit", n, "prompt_file %q is no UTF-8 text", name)
 		return
 	}
 	p.w.Files[name] = b

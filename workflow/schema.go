@@ -251,6 +251,15 @@ func shape(k Key) object {
 		return enum(k.Enum)
 	case typeExpr:
 		return object{{"type", []string{"string", "boolean"}}}
+	case typeProfile:
+		return pattern(idPattern)
+	case typeSchema:
+		return object{{"allOf", []object{
+			{{"$ref", "https://json-schema.org/draft/2020-12/schema"}},
+			{{"type", "object"}, {"required", []string{"type"}}, {"properties", object{{"type", object{{"const", "object"}}}}}},
+		}}}
+	case typeFiles:
+		return listOf(object{{"type", "string"}, {"pattern", filePattern}})
 	case typeAny:
 		return object{}
 	case typeAnys:

@@ -229,6 +229,11 @@ type AgentStep struct {
 	DisallowedTools    []string
 	MaxTurns           int    // default 50
 	OnDenied           string // tell (default), fail
+	// OutputSchema is a JSON Schema that the conversation has to end with, nil for none.
+	OutputSchema []byte
+	// ContextFiles of the workspace are added to the system prompt.
+	ContextFiles   []string
+	MaxPromptChars int // default 10,000
 	// Budget of the step over all its attempts. It is no part of the step's hash: a
 	// raised budget lets a conversation go on.
 	Budget         Budget

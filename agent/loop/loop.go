@@ -31,6 +31,8 @@ type conversation struct {
 	set    *tools.Set
 	screen *screen.Screen
 
+	structured *structured
+
 	messages []Input
 	res      agent.Result
 	denied   error          // the first denial, for on_denied: fail
@@ -52,6 +54,12 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 	c := &conversation{
 		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy).WithRights(r.Rights), screen: screen.New(r.Out),
 		messages: []Input{{Role: "user", Content: []json.RawMessage{textBlock(r.Prompt)}}},
+	}
+	if c.structured, err = newStructured(r.OutputSchema); err != nil {
+		return agent.Result{}, invalid(err, "")
+	}
+	if c.structured != nil {
+		c.specs = append(c.specs, c.structured.spec())
 	}
 	c.res.Model = o.Name
 	if over, err := c.restore(); over || err != nil {
@@ -99,10 +107,13 @@ func (c *conversation) turn(ctx context.Context, index int) (done bool, err erro
 
 // after says how the conversation goes on after a complete turn.
 func (c *conversation) after(index int, stop string) (done bool, err error) {
-	switch stop {
-	case StopEndTurn, StopSequence:
+	done, goOn, err := c.structuredAfter(stop)
+	switch {
+	case done || err != nil:
+		return done, err
+	case !goOn && (stop == StopEndTurn || stop == StopSequence):
 		return true, nil
-	case StopToolUse, StopPause:
+	case goOn || stop == StopToolUse || stop == StopPause:
 		if c.r.MaxTurns > 0 && index+1 >= c.r.MaxTurns {
 			return false, failed(fmt.Errorf("the conversation did not end within max_turns: %d", c.r.MaxTurns), "raise max_turns, or give the step a smaller task")
 		}
@@ -185,6 +196,14 @@ func (c *conversation) calls(ctx context.Context, blocks []block) ([]json.RawMes
 // call judges and executes one call.
 func (c *conversation) call(ctx context.Context, b block) (tools.Result, error) {
 	c.res.Usage.ToolCalls++
+	if c.structured != nil && b.Name == StructuredTool {
+		res := c.structured.give(b.Input)
+		c.screen.Call(b.Name, b.Input)
+		if res.IsError {
+			c.screen.Failed(res.Text)
+		}
+		return res, nil
+	}
 	if !c.offered(b.Name) {
 		c.deny(b, "the tool was not offered: it is not in allowed_tools")
 		return tools.Result{Text: "No such tool available: " + b.Name, IsError: true}, nil

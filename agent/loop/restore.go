@@ -24,6 +24,11 @@ func (c *conversation) restore() (over bool, err error) {
 		if stop, err = c.again(i, t.Index, t.Response, t.Results); err != nil {
 			return false, invalid(fmt.Errorf("continue the conversation: turn %d: %w", i+1, err), "begin it anew with flow resume --from "+c.r.StepID)
 		}
+		if i < len(turns)-1 {
+			if _, _, err := c.structuredAfter(stop); err != nil { // a reminder that was sent
+				return false, err
+			}
+		}
 	}
 	c.set.SetState(turns[len(turns)-1].State)
 	c.screen.Note(fmt.Sprintf("goes on after turn %d", len(turns)))
@@ -46,6 +51,11 @@ func (c *conversation) again(at, index int, response, results json.RawMessage) (
 	blocks, err := c.take(m, screen.New(nil))
 	if err != nil {
 		return "", err
+	}
+	for _, b := range blocks {
+		if c.structured != nil && b.Type == "tool_use" && b.Name == StructuredTool {
+			c.structured.give(b.Input)
+		}
 	}
 	if results != nil {
 		var list []json.RawMessage

@@ -151,3 +151,45 @@ func TestScriptAgentErrors(t *testing.T) {
 }
 
 var readTurn = agenttest.Turn{Tools: []agenttest.Call{{Name: "Read", Input: map[string]any{"file_path": "x"}}}}
+
+// TestScriptReminder: a conversation that ends without the value of output_schema is
+// reminded, and fails in the end; files of context_files are in the system prompt.
+func TestScriptReminder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "one.yaml", `name: one
+sandbox: {driver: host}
+steps:
+  - {id: prepare, run: echo "Use tabs." > AGENTS.md}
+  - id: one
+    timeout: 1m
+    agent: {prompt: do it, allowed_tools: [Read], context_files: [AGENTS.md], output_schema: {type: object}}
+`)
+	end := agenttest.Turn{Text: "done"}
+	api := agenttest.NewServer(t, end, end, end)
+	env := []string{"ANTHROPIC_API_KEY=k-0123456789", "ANTHROPIC_BASE_URL=" + api.URL}
+	out, code := runFlow(t, dir, env, "run", "--output", "plain", "one.yaml")
+	if code != 1 || !strings.Contains(out, "the conversation ended without the result that output_schema asks for, after 2 reminders") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	requests := api.Requests()
+	if len(requests) != 3 || !strings.Contains(string(requests[2].Raw), "Call the tool StructuredOutput now") {
+		t.Fatalf("%d requests", len(requests))
+	}
+	if s := requests[0].Body.System[0].Text; !strings.Contains(s, "<file path=\"AGENTS.md\">\nUse tabs.\n</file>") {
+		t.Errorf("the system prompt: %s", s)
+	}
+	write(t, dir, "one.yaml", strings.Replace(mustRead(t, filepath.Join(dir, "one.yaml")), "[AGENTS.md]", "[NONE.md]", 1))
+	if out, code := runFlow(t, dir, env, "run", "--output", "plain", "one.yaml"); code == 0 || !strings.Contains(out, "read context_files: ") || !strings.Contains(out, "NONE.md") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+func mustRead(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

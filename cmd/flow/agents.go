@@ -13,8 +13,13 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
-// recording are the providers whose conversations can be recorded.
-var recording = []string{"anthropic"}
+// able lists, for what not every provider can do yet, those that can.
+func able(feature string) []string {
+	return map[string][]string{
+		"--record":      {"anthropic"},
+		"output_schema": {"anthropic", "replay"},
+	}[feature]
+}
 
 // agentsReady asks the providers of all agent steps before anything starts. What is
 // wrong with several steps (a missing key) is said once, with their names.
@@ -61,8 +66,13 @@ func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Pla
 		slices.Sort(names)
 		return fmt.Sprintf("there is no agent provider %q; known are %s", name, strings.Join(names, ", "))
 	}
-	if record != "" && !slices.Contains(recording, name) {
-		return fmt.Sprintf("--record is not supported yet for provider %s; it is for %s", name, strings.Join(recording, ", "))
+	for _, f := range []struct {
+		name  string
+		asked bool
+	}{{"--record", record != ""}, {"output_schema", at.Step.Agent.OutputSchema != nil}} {
+		if f.asked && !slices.Contains(able(f.name), name) {
+			return fmt.Sprintf("%s is not supported yet for provider %s; it is for %s", f.name, name, strings.Join(able(f.name), ", "))
+		}
 	}
 	err := p.Check(steps.AgentRequest(steps.Config{Workflow: plan.Workflow, FileDir: filepath.Dir(plan.Workflow.Path)}, at))
 	if err == nil {

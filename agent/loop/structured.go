@@ -1,0 +1,106 @@
+package loop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"flowrun.dev/flow/agent/tools"
+)
+
+// StructuredTool is the tool by which a conversation gives the value that its
+// output_schema asks for. It is offered beside the allowed tools and executes nothing.
+const StructuredTool = "StructuredOutput"
+
+// maxWrong and maxReminders bound how often the model may give a wrong value, or end
+// without one.
+const (
+	maxWrong     = 5
+	maxReminders = 2
+)
+
+// structured is the state of an output_schema; nil when there is none.
+type structured struct {
+	schema    *jsonschema.Schema
+	raw       json.RawMessage
+	value     json.RawMessage // the accepted one
+	wrong     int
+	reminders int
+}
+
+func newStructured(raw json.RawMessage) (*structured, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("read output_schema: %w", err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("output.json", doc); err != nil {
+		return nil, fmt.Errorf("read output_schema: %w", err)
+	}
+	schema, err := c.Compile("output.json")
+	if err != nil {
+		return nil, fmt.Errorf("read output_schema: %w", err)
+	}
+	return &structured{schema: schema, raw: raw}, nil
+}
+
+func (s *structured) spec() tools.Spec {
+	return tools.Spec{Name: StructuredTool, InputSchema: s.raw,
+		Description: "Gives the result of the whole task. Call it once, at the end; the conversation ends with it. Its input has to be valid by the schema."}
+}
+
+// give judges a value. A later one replaces an earlier.
+func (s *structured) give(input json.RawMessage) tools.Result {
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(input))
+	if err == nil {
+		err = s.schema.Validate(doc)
+	}
+	if err != nil {
+		s.wrong++
+		return tools.Result{IsError: true, Text: "Output does not match the schema: " + wrongWords(err)}
+	}
+	s.value = input
+	return tools.Result{Text: "The result was accepted."}
+}
+
+// wrongWords is the validator's tree on one line, without the address that it makes up.
+func wrongWords(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if i := strings.Index(text, "output.json#'"); i >= 0 {
+		text = strings.TrimLeft(text[i+len("output.json#'"):], " -")
+	}
+	if r := []rune(text); len(r) > 1000 {
+		text = string(r[:1000]) + "…"
+	}
+	return text
+}
+
+const reminder = "Call the tool " + StructuredTool + " now, with the result of the task as its schema wants it."
+
+// structuredAfter is what follows from a complete turn. goOn: the conversation goes on
+// although the model wanted to end it; the reminder is in the messages then.
+func (c *conversation) structuredAfter(stop string) (done, goOn bool, err error) {
+	s := c.structured
+	switch {
+	case s == nil:
+		return false, false, nil
+	case s.value != nil:
+		c.res.Structured = s.value
+		return true, false, nil
+	case s.wrong >= maxWrong:
+		return false, false, failed(fmt.Errorf("the model gave %d results that output_schema does not accept", s.wrong), "make output_schema simpler, or say in the prompt what it means")
+	case stop != StopEndTurn && stop != StopSequence:
+		return false, false, nil
+	case s.reminders >= maxReminders:
+		return false, false, failed(fmt.Errorf("the conversation ended without the result that output_schema asks for, after %d reminders", s.reminders), "say in the prompt what the result is")
+	}
+	s.reminders++
+	c.messages = append(c.messages, Input{Role: "user", Content: []json.RawMessage{textBlock(reminder)}})
+	return false, true, nil
+}
