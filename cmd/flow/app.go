@@ -63,7 +63,7 @@ func (a *app) root() *cobra.Command {
 // commands is the table of commands, in the order of the help.
 var commands = []func(*app) *cobra.Command{
 	cmdInit, cmdRun, cmdResume, cmdValidate, cmdPlan, cmdGraph, cmdTest,
-	cmdRuns, cmdShow, cmdLogs,
+	cmdRuns, cmdShow, cmdLogs, cmdCancel,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
 	cmdCache, cmdGC, cmdPin, cmdState,
