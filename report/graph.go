@@ -76,9 +76,23 @@ func (g *Graph) reduce() {
 }
 
 func nodeNote(s *workflow.Step) string {
+	text := workWords(s)
+	if s.Foreach != nil {
+		text = "each · " + text
+	}
+	if s.Repeat != nil {
+		text = "repeated · " + text
+	}
+	return text
+}
+
+// workWords is what a step does, in a few words.
+func workWords(s *workflow.Step) string {
 	switch {
 	case s.Name != "":
 		return clean(s.Name)
+	case len(s.Steps) > 0:
+		return count(len(s.Steps), "step")
 	case s.Agent != nil:
 		return "agent · " + s.Agent.Provider
 	case s.Run != nil && s.Run.Script != nil:

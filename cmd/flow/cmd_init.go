@@ -29,6 +29,7 @@ type startingPoint struct {
 var startingPoints = []startingPoint{
 	{"agent", "an agent builds something small, a script tests it"},
 	{"ci", "checks of a repository, in order and side by side"},
+	{"batch", "the same work for each item of a list, a few at a time"},
 }
 
 func cmdInit(a *app) *cobra.Command {

@@ -191,11 +191,15 @@ func (a *app) testPlan(path string, c testCase) (*workflow.Plan, error) {
 	if err := a.printDiagnostics(err); err != nil {
 		return nil, err
 	}
-	for _, s := range slices.Concat(w.Steps, w.Finally) {
+	live := ""
+	w.Walk(func(s *workflow.Step) {
 		if s.Agent != nil && s.Agent.Provider != "replay" {
-			return nil, &usageError{msg: fmt.Sprintf("agent step %s is neither stubbed nor played from a cassette", s.ID),
-				hint: "a test asks no model: add it to `stub`, or give the step provider replay"}
+			live = first(live, s.ID)
 		}
+	})
+	if live != "" {
+		return nil, &usageError{msg: fmt.Sprintf("agent step %s is neither stubbed nor played from a cassette", live),
+			hint: "a test asks no model: add it to `stub`, or give the step provider replay"}
 	}
 	return workflow.BuildPlan(w), nil
 }
