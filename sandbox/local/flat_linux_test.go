@@ -32,7 +32,7 @@ func TestFlatHostIsHidden(t *testing.T) {
 		`cat "/proc/self/root$1"`, `cat "/proc/self/cwd/../../../../../../../..$1"`, `cat /etc/shadow`, `ls /root`, `ls /home`, `ls /tmp`, `ls /var/tmp`, `ls /`, `echo x > /tmp/flow-escape`, `echo x > /dev/shm/flow-escape`,
 		`: > /proc/sys/kernel/core_pattern`, `: > /proc/sysrq-trigger`, `cat /proc/$PPID/environ`, `cat /proc/$PPID/cmdline`, `cat /proc/1/cmdline`, `ls /proc`, `ls /dev`, `cat /proc/kcore`, `cat /dev/kmsg`,
 		`cat /proc/self/mounts`, `dd if=/dev/vda count=1`, `unshare -Ur true`, `unshare -n true`, `mount -t tmpfs x "$TMPDIR"`, `chroot / true`, `nsenter -t 1 -m true`, `mknod null c 1 3`,
-		`chmod 4755 /bin/sh`, `cp /bin/sh s && chmod u+s s`, `cp /bin/sh s && chmod g+s s`, `chown 1 .`, `chgrp 1 .`, `kill -0 1`, `kill -0 "$PPID"`, `kill -CONT "$PPID"`,
+		`chmod 4755 "$1"`, `cp /bin/sh s && chmod u+s s`, `cp /bin/sh s && chmod g+s s`, `chown 1 .`, `chgrp 1 .`, `kill -0 1`, `kill -0 "$PPID"`, `kill -CONT "$PPID"`,
 		`exec 3</dev/tty`, `exec 3<>/dev/ptmx`, `ls /run`, `ls /sys`, `cat /sys/class/dmi/id/product_name`, `renice -n 5 1`, `setpriv --reuid 0 --clear-groups true`,
 	} {
 		tool := strings.Fields(script)[0]
