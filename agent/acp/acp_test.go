@@ -246,6 +246,7 @@ func TestCheck(t *testing.T) {
 		"has no WebSearch":     func(r *agent.Request) { r.Allowed = []string{"WebSearch"} },
 		"parse allowed_tools":  func(r *agent.Request) { r.Allowed = []string{"Bash("} },
 		"on_denied":            func(r *agent.Request) { r.OnDenied = "ask" },
+		"record the":           func(r *agent.Request) { r.Record = "cassettes" },
 		"set model":            func(r *agent.Request) { r.Model = "m" },
 	} {
 		r := good

@@ -132,6 +132,9 @@ func newPolicy(r agent.Request) (*agent.Policy, error) {
 				"keep files from %s: provider claude-code cannot leave out single files that disallowed_tools names", name)
 		}
 	}
+	if r.Record != "" {
+		return nil, invalid("record with provider anthropic", "record the conversation: provider claude-code does not support it yet")
+	}
 	switch r.OnDenied {
 	case "", "tell", "fail":
 	default:
