@@ -45,6 +45,7 @@ type Proxy struct {
 	opts      Options
 	dialer    dialer
 	authority *authority // nil: no credentials
+	names     nameTable
 	room      chan struct{}
 	outer     *http.Server // proxy requests
 	inner     *http.Server // requests within a connection whose target is known

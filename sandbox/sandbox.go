@@ -180,6 +180,18 @@ type Spec struct {
 	// Trust are certificates (PEM, at most 16 KiB) of authorities that commands trust
 	// beside the system's: inside only. Driver host refuses them.
 	Trust []byte
+	// Catch are ports of TCP: connections from inside to any IPv4 address on one of
+	// them come to the host, and so do questions for names (see Catcher). Only with
+	// NetworkNone, and only where Capabilities.EgressList is set.
+	Catch []int
+}
+
+// Catcher is a Sandbox that was made with Spec.Catch.
+type Catcher interface {
+	// Caught returns a listener for each caught port, whose connections have the
+	// address that the program meant as their local one, and the socket that gets
+	// the questions of DNS. The sandbox's end closes them.
+	Caught() (streams []net.Listener, names net.PacketConn)
 }
 
 // Mount shows a file or folder of the host inside.

@@ -107,7 +107,10 @@ type Host struct {
 	// at which it listens, by sandbox.
 	proxy *egress.Proxy
 	doors map[string]net.Addr
-	base  string // checkpoint of the imported source
+
+	tenantsMu sync.Mutex
+	tenants   map[string]tenants // by sandbox
+	base      string             // checkpoint of the imported source
 	// covered is the checkpoint from which a step's changed files are counted: the
 	// last one that was not taken at the end of a turn.
 	covered string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 
 	"flowrun.dev/flow/egress"
@@ -66,7 +67,7 @@ func (h *Host) connect(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt
 	if h.network() == sandbox.NetworkFull && h.cfg.Capabilities.SocketRights {
 		return &reaching{Sandbox: sb, noSockets: true}, func() {}, nil
 	}
-	return sb, func() {}, nil
+	return sb, h.moveIn(sb.Info().ID, nil), nil
 }
 
 func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, emit func(engine.Body)) (on sandbox.Sandbox, left func(), err error) {
@@ -94,8 +95,9 @@ func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	if len(client.Placeholders()) > 0 {
 		env = append(env, egress.TrustEnv(sandbox.TrustFile, sandbox.TrustBundle)...)
 	}
+	moveOut := h.moveIn(sb.Info().ID, client)
 	on = &reaching{Sandbox: sb, env: env, placeholders: client.Placeholders()}
-	return on, func() { d.last(client.Close()) }, nil
+	return on, func() { moveOut(); d.last(client.Close()) }, nil
 }
 
 func policyOf(n workflow.Network) (*egress.Policy, error) {
@@ -115,6 +117,97 @@ func (h *Host) credentials(s *workflow.Step) (out []egress.Credential) {
 		}
 	}
 	return out
+}
+
+// caught ports: those of the web, and the low ones that a list names. Higher ones
+// are left to what the steps themselves listen on; there the proxy has to be asked.
+func (h *Host) catch() []int {
+	if h.network() != sandbox.NetworkNone || !h.cfg.Capabilities.EgressList {
+		return nil
+	}
+	var ports []int
+	for _, s := range allSteps(h.cfg.Workflow) {
+		if s.Network.Mode != workflow.NetworkAllow {
+			continue
+		}
+		ports = append(ports, 80, 443)
+		for _, a := range s.Network.Allow {
+			for _, port := range a.Ports {
+				if port < 1024 && port != 53 {
+					ports = append(ports, port)
+				}
+			}
+		}
+	}
+	slices.Sort(ports)
+	ports = slices.Compact(ports)
+	return ports[:min(len(ports), maxCatch)]
+}
+
+// maxCatch ports of a run; more are reached through the proxy only.
+const maxCatch = 32
+
+// watch serves what the sandbox's network catches. Callers hold mu.
+func (h *Host) watch(sb sandbox.Sandbox) error {
+	catcher, ok := sb.(sandbox.Catcher)
+	if !ok || len(h.catch()) == 0 {
+		return nil
+	}
+	if err := h.makeProxy(); err != nil {
+		return err
+	}
+	id, p := sb.Info().ID, h.proxy
+	who := func() *egress.Client { return h.tenant(id) }
+	streams, names := catcher.Caught()
+	// They end with the sandbox.
+	for _, l := range streams {
+		go func() { _ = p.ServeCaught(l, who) }()
+	}
+	if names != nil {
+		go func() { _ = p.ServeNames(names, who) }()
+	}
+	return nil
+}
+
+// tenants are the attempts in one sandbox.
+type tenants map[*egress.Client]int
+
+// moveIn registers an attempt (nil: one that reaches nothing) in a sandbox, so that
+// what programs without a token connect to has its step.
+func (h *Host) moveIn(sandboxID string, c *egress.Client) (moveOut func()) {
+	h.tenantsMu.Lock()
+	defer h.tenantsMu.Unlock()
+	if h.tenants == nil {
+		h.tenants = map[string]tenants{}
+	}
+	in := h.tenants[sandboxID]
+	if in == nil {
+		in = tenants{}
+		h.tenants[sandboxID] = in
+	}
+	in[c]++
+	return func() {
+		h.tenantsMu.Lock()
+		defer h.tenantsMu.Unlock()
+		if in[c]--; in[c] == 0 {
+			delete(in, c)
+		}
+	}
+}
+
+// tenant is the only attempt in a sandbox, nil where there are several or none: then
+// nobody can tell whose a connection is.
+func (h *Host) tenant(sandboxID string) *egress.Client {
+	h.tenantsMu.Lock()
+	defer h.tenantsMu.Unlock()
+	in := h.tenants[sandboxID]
+	if len(in) != 1 {
+		return nil
+	}
+	for c := range in {
+		return c
+	}
+	return nil
 }
 
 // door is the address inside a sandbox at which the proxy listens.

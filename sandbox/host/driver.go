@@ -59,8 +59,8 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 	default:
 		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("unknown network %q", s.Network))
 	}
-	if len(s.Trust) > 0 {
-		return nil, driverError(op, sandbox.ClassInvalid, errors.New("trust certificates: driver host has no root of its own"))
+	if len(s.Trust)+len(s.Catch) > 0 {
+		return nil, driverError(op, sandbox.ClassInvalid, errors.New("trust certificates and catch connections: driver host has no root and no network of its own"))
 	}
 	if len(s.Mounts) > 0 {
 		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("show %s at %s: driver host has no root of its own", s.Mounts[0].Host, s.Mounts[0].To))

@@ -268,6 +268,11 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 	if len(spec.Hostname) > maxHostname || strings.ContainsFunc(spec.Hostname, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid(fmt.Errorf("host name %q is not of up to %d printable ASCII characters", spec.Hostname, maxHostname), "")
 	}
+	for _, port := range spec.Catch {
+		if spec.Network != sandbox.NetworkNone || port < 1 || port > 65535 || len(spec.Catch) > maxCaught {
+			return invalid(fmt.Errorf("catch %d ports (%v) with network %s: at most %d ports of a sandbox without network", len(spec.Catch), spec.Catch, spec.Network, maxCaught), "")
+		}
+	}
 	if len(spec.Trust) > maxTrust {
 		return invalid(fmt.Errorf("the certificates to trust have %d bytes, more than %d", len(spec.Trust), maxTrust), "")
 	}

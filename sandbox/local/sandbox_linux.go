@@ -37,6 +37,8 @@ type Sandbox struct {
 	env              []string
 	tracker          *checkpoint.Tracker
 	listeners        listen.Set
+	caught           []net.Listener // see Caught
+	names            net.PacketConn
 
 	conn   *net.UnixConn
 	stderr *os.File      // init's standard error, read once it has ended
@@ -277,6 +279,9 @@ func (s *Sandbox) wait() {
 	s.stderr.Close()
 	s.conn.Close()
 	s.listeners.Close()
+	if s.names != nil {
+		s.names.Close()
+	}
 	s.group.Remove()
 	s.mu.Lock()
 	s.words = strings.TrimSpace(how + "\n" + string(text))

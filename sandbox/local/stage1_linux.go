@@ -66,6 +66,11 @@ func setUp() error {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
+		if len(c.Catch) > 0 {
+			if err := catchAll(c.Catch); err != nil {
+				return err
+			}
+		}
 	}
 	if err := limit(&c.Limits); err != nil {
 		return err

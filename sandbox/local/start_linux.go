@@ -26,9 +26,9 @@ const (
 )
 
 // setUpCaps are what stage 1 needs where it is not uid 0 of the namespace, and so
-// would lose them at execve: mounts, limits of namespaces, the loopback interface,
+// would lose them at execve: mounts, limits of namespaces, the loopback interface and its low ports,
 // and to drop and hand on capabilities.
-var setUpCaps = [...]uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP,
+var setUpCaps = [...]uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP,
 	unix.CAP_KILL, unix.CAP_SYS_PTRACE}
 
 // makeHome makes the home tree where there is none, and gives what it made to the
@@ -173,12 +173,15 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	if s.flat() {
 		return s.configureFlat(spec)
 	}
-	c := config{Limits: spec.Limits, Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts, Trust: spec.Trust}
+	c := config{Limits: spec.Limits, Root: s.ids.root, Network: spec.Network == sandbox.NetworkFull, Hostname: spec.Hostname, Mounts: spec.Mounts, Trust: spec.Trust, Catch: spec.Catch}
 	if c.Network {
 		// A copy: the file is often a link to somewhere that is not visible inside.
 		if c.Resolv, err = readLimited("/etc/resolv.conf", maxInline); err != nil {
 			return step(err, "read /etc/resolv.conf")
 		}
+	}
+	if len(c.Catch) > 0 {
+		c.Resolv = []byte(resolvCaught)
 	}
 	var fds []int
 	if s.ids.root {
@@ -207,8 +210,8 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 
 // configureFlat is configure in the tier landlock, where commands see the host's paths.
 func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
-	if len(spec.Trust) > 0 {
-		return step(errNoMounts, "trust certificates")
+	if len(spec.Trust)+len(spec.Catch) > 0 {
+		return step(errNoMounts, "trust certificates and catch connections")
 	}
 	for _, m := range spec.Mounts {
 		return step(fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts), "show a path of the host")
@@ -295,28 +298,6 @@ func chownTree(root string, id int) error {
 		return os.Lchown(path, id, id)
 	})
 	return step(err, "give the home tree to id %d", id)
-}
-
-// awaitReady reads stage 1's verdict.
-func (s *Sandbox) awaitReady() error {
-	buf := make([]byte, 64<<10)
-	n, err := s.conn.Read(buf)
-	switch {
-	case err != nil || n == 0:
-		return step(errors.Join(errors.New("it ended while it was set up"), s.lastWords()), opReady)
-	case buf[0] == msgReady:
-		return nil
-	case buf[0] != msgFailed:
-		return step(unix.EBADMSG, opReady)
-	}
-	var f failure
-	if err := json.Unmarshal(buf[1:n], &f); err != nil {
-		return step(err, opReady)
-	}
-	if f.Errno != 0 {
-		return &stepError{op: f.Op, err: unix.Errno(f.Errno)}
-	}
-	return &stepError{op: f.Op, err: errors.New(f.Text)}
 }
 
 // lastWords is what init wrote to its standard error, as an error; nil for nothing.

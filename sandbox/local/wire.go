@@ -16,6 +16,7 @@ const (
 	msgExecBig = 'X' // the same, its body in a memfd, the last descriptor
 	msgKill    = 'k' // host → init: killRequest
 	msgListen  = 'l' // host → init: listenRequest
+	msgCaught  = 'p' // stage 1 → host, with the descriptors of Spec.Catch: names, then the ports
 	msgReady   = 'R' // init → host
 	msgFailed  = 'E' // stage 1 → host: JSON of failure
 	msgResult  = 'r' // init → host: execResult
@@ -40,6 +41,7 @@ type config struct {
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`
 	Trust  []byte          `json:"trust,omitempty"`
+	Catch  []int           `json:"catch,omitempty"`
 }
 
 // failure is why stage 1 gave up.
