@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -111,6 +112,7 @@ func (w *world) https(host string, h http.HandlerFunc) *httptest.Server {
 		w.Fatal(err)
 	}
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{*leaf}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes are cut on purpose
 	s.StartTLS()
 	w.Cleanup(s.Close)
 	w.host(host, 443, s.Listener.Addr().String())
