@@ -46,7 +46,8 @@ type Client struct {
 
 	mu     sync.Mutex
 	closed bool
-	open   map[io.Closer]struct{}
+	open   map[io.Closer]struct{} // what Close ends
+	inside int                    // connections that have entered
 	busy   sync.WaitGroup
 }
 
@@ -104,14 +105,16 @@ func (c *Client) Close() []Entry {
 func (c *Client) enter(conn io.Closer) (leave func(), ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(c.open) >= maxConnections {
+	if c.closed || c.inside >= maxConnections {
 		return nil, false
 	}
 	c.open[conn] = struct{}{}
+	c.inside++
 	c.busy.Add(1)
 	return func() {
 		c.mu.Lock()
 		delete(c.open, conn)
+		c.inside--
 		c.mu.Unlock()
 		c.busy.Done()
 	}, true

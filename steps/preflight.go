@@ -98,9 +98,13 @@ func checkMixedNetworks(w *workflow.Workflow, caps sandbox.Capabilities) error {
 	return nil
 }
 
-func allSteps(w *workflow.Workflow) []*workflow.Step {
-	var all []*workflow.Step
-	w.Walk(func(s *workflow.Step) { all = append(all, s) })
+// allSteps are those that run something, in groups too.
+func allSteps(w *workflow.Workflow) (all []*workflow.Step) {
+	w.Walk(func(s *workflow.Step) {
+		if s.Kind != workflow.KindGroup {
+			all = append(all, s)
+		}
+	})
 	return all
 }
 
