@@ -47,6 +47,7 @@ bench: build ## benchmarks, then the whole-process comparison with sh and make
 fuzz: tools ## each fuzz target for a minute
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzRedactor -fuzztime 60s ./redact
+	for f in FuzzClassify FuzzAuthority FuzzNames; do $(GO) test -tags $(TAGS) -run '^$$' -fuzz $$f -fuzztime 60s ./egress || exit 1; done
 
 generate: tools ## rewrite schema.json, the tables of docs/language.md and the golden files of the language
 	$(GO) test -tags $(TAGS) ./workflow -update
