@@ -116,4 +116,3 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
-

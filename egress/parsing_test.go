@@ -269,7 +269,9 @@ func TestPaths(t *testing.T) {
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.http("good.test", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "http://evil.test/", http.StatusFound) })
+	w.http("good.test", func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, "http://evil.test/", http.StatusFound)
+	})
 	w.http("evil.test", hello("evil"))
 	p, addr := w.proxy(Options{})
 	b := w.browser(addr, w.client(p, "good.test"))
