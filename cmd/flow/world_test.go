@@ -147,13 +147,14 @@ func (w *testWorld) write(dir string) (name string, err error) {
 	return name, os.WriteFile(name, b, 0o644)
 }
 
-// cmdWorld is the script command `world`: it starts one, and writes its certificate
-// authority to world.pem.
+// cmdWorld is the script command `world`: it starts one, with a host files.test that
+// serves the folder srv, and writes its certificate authority to world.pem.
 func cmdWorld(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: world")
 	}
 	w := newTestWorld(scriptTB{ts: ts})
+	w.serve("files.test", http.FileServer(http.Dir(ts.MkAbs("srv"))))
 	name, err := w.write(ts.Getenv("WORK"))
 	ts.Check(err)
 	ts.Setenv(worldEnv, name)
