@@ -1,47 +1,72 @@
 package workflow
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"net/url"
+	"slices"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/hashicorp/go-multierror"
 )
 
-// CheckSchema says whether a text is a JSON Schema (draft 2020-12) that refers to
-// nothing outside itself.
+// schemaTypes are the words of `type` in a JSON Schema.
+var schemaTypes = []string{"array", "boolean", "integer", "null", "number", "object", "string"}
+
+// CheckSchema says whether a text is a JSON Schema (draft 2020-12 or draft 7) that
+// refers to nothing outside itself.
 func CheckSchema(raw []byte) error {
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
-	if err != nil {
+	var s jsonschema.Schema
+	if err := json.Unmarshal(raw, &s); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return fmt.Errorf("%s is a %s, which a JSON Schema does not have there", wrong.Field, wrong.Value)
+		}
 		return err
 	}
-	c := jsonschema.NewCompiler()
-	c.UseLoader(noLoader{})
-	if err := c.AddResource("schema.json", doc); err != nil {
-		return plainSchemaError(err)
+	if _, err := s.Resolve(&jsonschema.ResolveOptions{Loader: noSchema}); err != nil {
+		return err
 	}
-	if _, err = c.Compile("schema.json"); err != nil {
-		return plainSchemaError(err)
+	var errs *multierror.Error
+	for sub := range everySchema(&s) {
+		for _, t := range append(slices.Clone(sub.Types), sub.Type) {
+			if t != "" && !slices.Contains(schemaTypes, t) {
+				errs = multierror.Append(errs, fmt.Errorf("type %q is none of %v", t, schemaTypes))
+			}
+		}
 	}
-	return nil
+	return errs.ErrorOrNil()
 }
 
-// plainSchemaError is one line without the address that the compiler makes up.
-func plainSchemaError(err error) error {
-	text := err.Error()
-	if i := strings.Index(text, "draft/2020-12/schema#'"); i >= 0 {
-		text = strings.TrimLeft(text[i+len("draft/2020-12/schema#'"):], " \n-")
-	}
-	if i := strings.Index(text, "schema.json#"); i >= 0 {
-		text = strings.TrimPrefix(text[i+len("schema.json#"):], "' ")
-	}
-	return errors.New(strings.Join(strings.Fields(text), " "))
+// noSchema refuses references to other documents: a workflow file judges itself.
+func noSchema(uri *url.URL) (*jsonschema.Schema, error) {
+	return nil, fmt.Errorf("it refers to %s, and may refer to itself only", uri)
 }
 
-// noLoader refuses references to other documents: a workflow file judges itself.
-type noLoader struct{}
-
-func (noLoader) Load(url string) (any, error) {
-	return nil, fmt.Errorf("it refers to %s, and may refer to itself only", url)
+// everySchema is a schema with all that stand in it.
+func everySchema(s *jsonschema.Schema) func(yield func(*jsonschema.Schema) bool) {
+	return func(yield func(*jsonschema.Schema) bool) {
+		todo := []*jsonschema.Schema{s}
+		for len(todo) > 0 {
+			s := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			if s == nil {
+				continue
+			}
+			if !yield(s) {
+				return
+			}
+			todo = append(todo, s.Items, s.AdditionalItems, s.Contains, s.UnevaluatedItems, s.AdditionalProperties,
+				s.PropertyNames, s.UnevaluatedProperties, s.Not, s.If, s.Then, s.Else, s.ContentSchema)
+			for _, list := range [][]*jsonschema.Schema{s.ItemsArray, s.PrefixItems, s.AllOf, s.AnyOf, s.OneOf} {
+				todo = append(todo, list...)
+			}
+			for _, m := range []map[string]*jsonschema.Schema{s.Defs, s.Definitions, s.Properties, s.PatternProperties, s.DependentSchemas, s.DependencySchemas} {
+				for _, x := range m {
+					todo = append(todo, x)
+				}
+			}
+		}
+	}
 }

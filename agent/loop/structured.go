@@ -1,12 +1,11 @@
 package loop
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/google/jsonschema-go/jsonschema"
 
 	"flowrun.dev/flow/agent/tools"
 )
@@ -24,7 +23,7 @@ const (
 
 // structured is the state of an output_schema; nil when there is none.
 type structured struct {
-	schema    *jsonschema.Schema
+	schema    *jsonschema.Resolved
 	raw       json.RawMessage
 	value     json.RawMessage // the accepted one
 	wrong     int
@@ -35,15 +34,11 @@ func newStructured(raw json.RawMessage) (*structured, error) {
 	if raw == nil {
 		return nil, nil
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
-	if err != nil {
+	var doc jsonschema.Schema
+	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, fmt.Errorf("read output_schema: %w", err)
 	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("output.json", doc); err != nil {
-		return nil, fmt.Errorf("read output_schema: %w", err)
-	}
-	schema, err := c.Compile("output.json")
+	schema, err := doc.Resolve(nil)
 	if err != nil {
 		return nil, fmt.Errorf("read output_schema: %w", err)
 	}
@@ -57,7 +52,8 @@ func (s *structured) spec() tools.Spec {
 
 // give judges a value. A later one replaces an earlier.
 func (s *structured) give(input json.RawMessage) tools.Result {
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(input))
+	var doc any
+	err := json.Unmarshal(input, &doc)
 	if err == nil {
 		err = s.schema.Validate(doc)
 	}
@@ -69,12 +65,9 @@ func (s *structured) give(input json.RawMessage) tools.Result {
 	return tools.Result{Text: "The result was accepted."}
 }
 
-// wrongWords is the validator's tree on one line, without the address that it makes up.
+// wrongWords is what the validator says, on one line.
 func wrongWords(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	if i := strings.Index(text, "output.json#'"); i >= 0 {
-		text = strings.TrimLeft(text[i+len("output.json#'"):], " -")
-	}
 	if r := []rune(text); len(r) > 1000 {
 		text = string(r[:1000]) + "…"
 	}
