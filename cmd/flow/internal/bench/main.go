@@ -174,7 +174,7 @@ func mb(n int64) string         { return fmt.Sprintf("%.1f MB", float64(n)/1e6) 
 
 func writePage(name string, rows []row) error {
 	var s strings.Builder
-	s.WriteString("# Benchmarks\n\nWhole processes side by side in one run; medians of time, the greatest memory of all rounds. Written by `make bench`\n" +
+	s.WriteString("# Benchmarks\n\nWhole processes, each group side by side with its floor in one run; medians of time, the greatest memory of all rounds.\nWritten by `make bench`\n" +
 		"on the machine that ran it; only ratios carry over. `×` is the multiple of the bare `sh` (or fork and exec) measured beside it.\n\n")
 	fmt.Fprintf(&s, "%d CPUs, %s, Linux %s, %s.\n\n| what | measured | target | |\n|---|---|---|---|\n", runtime.NumCPU(), runtime.GOARCH, kernel(), runtime.Version())
 	for _, r := range rows {

@@ -105,7 +105,7 @@ func sequential(b *runner, driver string, limit time.Duration) ([]row, error) {
 }
 
 func parallel(b *runner) ([]row, error) {
-	m, err := b.medians(5, shLoop(1000), makeTargets(1000, 8), b.flowSteps(1000, "host", "sh", true), b.flowSteps(1000, "local", "sh", true))
+	m, err := b.medians(3, shLoop(1000), makeTargets(1000, 8), b.flowSteps(1000, "host", "sh", true), b.flowSteps(1000, "local", "sh", true))
 	if err != nil {
 		return nil, err
 	}
