@@ -254,10 +254,8 @@ func shape(k Key) object {
 	case typeProfile:
 		return pattern(idPattern)
 	case typeSchema:
-		return object{{"allOf", []object{
-			{{"$ref", "https://json-schema.org/draft/2020-12/schema"}},
-			{{"type", "object"}, {"required", []string{"type"}}, {"properties", object{{"type", object{{"const", "object"}}}}}},
-		}}}
+		// No reference to the meta-schema: an editor without a network would fail on it.
+		return object{{"type", "object"}, {"required", []string{"type"}}, {"properties", object{{"type", object{{"const", "object"}}}}}}
 	case typeFiles:
 		return listOf(object{{"type", "string"}, {"pattern", filePattern}})
 	case typeAny:

@@ -87,7 +87,7 @@ func TestScriptRecordReplay(t *testing.T) {
 func comparable(events string) []string {
 	for _, r := range []struct{ pattern, by string }{
 		{`"at":"[^"]*"`, ""}, {`"started":"[^"]*"`, ""}, {`"duration(_seconds)?":[0-9.e-]+`, ""}, {`"run(_id)?":"[^"]*"`, ""},
-		{`,?"cost_usd":[0-9.e-]+`, ""}, {`"max_rss":\d+`, ""}, {`"data":"[0-9a-f]{64}"`, ""}, {`[a-z0-9]{10}-1`, ""},
+		{`,?"cost_usd":[0-9.e-]+`, ""}, {`"max_rss":\d+`, ""}, {`,?"usage":\{[^{}]*\}`, ""}, {`"data":"[0-9a-f]{64}"`, ""}, {`[a-z0-9]{10}-1`, ""},
 		{`(log/)?[a-z0-9]{10}(\.\d+\.[a-z0-9]{8}|/[a-z]+/\d)`, ""}, {`"provider":"[^"]*"`, ""}, {`"(record|replay)":"[^"]*",?`, ""}, {`"id":"[^"]*",?`, ""},
 	} {
 		events = regexp.MustCompile(r.pattern).ReplaceAllString(events, r.by)
