@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -329,7 +328,7 @@ func TestBypasses(t *testing.T) {
 	if n := stopped[wallOffer] + stopped[wallJudge] + stopped[wallSystem]; n < 60 {
 		t.Errorf("%d attempts, want 60 at least", n)
 	}
-	t.Log(fmt.Sprintf("stopped: %d not offered, %d not executed, %d left to the sandbox; %d may happen", stopped[wallOffer], stopped[wallJudge], stopped[wallSystem], stopped[wallNone]))
+	t.Logf("stopped: %d not offered, %d not executed, %d left to the sandbox; %d may happen", stopped[wallOffer], stopped[wallJudge], stopped[wallSystem], stopped[wallNone])
 }
 
 // TestWriteGrants: where Write is allowed as a whole, flags that only write are too.

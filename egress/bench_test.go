@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -35,7 +36,9 @@ func BenchmarkLatency(b *testing.B) {
 			tr.DisableKeepAlives = !x.keep
 			if !x.proxied {
 				tr.Proxy = nil
-				tr.Dial = func(network, _ string) (net.Conn, error) { return net.Dial(network, direct[x.url]) }
+				tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, network, direct[x.url])
+				}
 				tr.TLSClientConfig = &tls.Config{RootCAs: w.roots}
 			}
 			for b.Loop() {

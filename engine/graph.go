@@ -312,9 +312,6 @@ func (r *Run) resolve(f int, step string) (int, bool) {
 	return i, ok
 }
 
-// ID of a node, for people and for events.
-func (r *Run) nodeID(i int) string { return r.graph[i].id }
-
 // last is the newest frame of a scope.
 func (s *scope) last() (int, bool) {
 	if len(s.frames) == 0 {

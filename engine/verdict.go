@@ -37,12 +37,6 @@ func rankOf(c Class) rank {
 // tally counts the nodes that did not end well, by rank.
 type tally [ranks]int
 
-func (t *tally) add(r *Run, i, by int) {
-	if k, ok := r.counts(i); ok {
-		t[k] += by
-	}
-}
-
 // counts says whether, and as what, an ended node makes the run not succeed.
 func (r *Run) counts(i int) (rank, bool) {
 	n := &r.Nodes[i]

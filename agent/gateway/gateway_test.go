@@ -114,7 +114,7 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/", "/v1/models", "/v1/messages/batches", "/v1//messages", "/v1/messages/../files", "/v1/messages/"} {
-		if status, _, _ := p.ask(t, other.Token(), path, `{"model":"m"}`); status != 404 && status != 301 && status != 307 {
+		if status, _, _ := p.ask(t, other.Token(), path, `{"model":"m"}`); status != 404 && status != 301 && status != http.StatusTemporaryRedirect {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
@@ -150,9 +150,11 @@ func TestBearer(t *testing.T) {
 // TestNoRedirect: an API that redirects does not get the key sent elsewhere.
 func TestNoRedirect(t *testing.T) {
 	t.Parallel()
-	p := start(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/steal", 307) }, nil)
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://127.0.0.1:1/steal", http.StatusTemporaryRedirect)
+	}, nil)
 	s := p.gw.Open(gateway.SessionOptions{})
-	if status, _, _ := p.ask(t, s.Token(), "/v1/messages", `{"model":"m"}`); status != 307 {
+	if status, _, _ := p.ask(t, s.Token(), "/v1/messages", `{"model":"m"}`); status != http.StatusTemporaryRedirect {
 		t.Errorf("status %d", status)
 	}
 }
