@@ -51,7 +51,7 @@ func (g *generator) of(in string) object {
 			in == inInput && slices.Contains([]string{"required", "enum", "pattern"}, k.Name),
 			in == inSecret && slices.Contains([]string{"file", "inject"}, k.Name),
 			in == inAgent && k.Name == "prompt_file",
-			slices.Contains([]string{"access", "cwd"}, k.Name) && kind != "run":
+			slices.Contains([]string{"access", "cwd", "shell"}, k.Name) && kind != "run":
 			continue
 		}
 		if v := g.value(in, k); v != nil {
@@ -60,6 +60,11 @@ func (g *generator) of(in string) object {
 	}
 	switch in {
 	case inStep:
+		if i := slices.IndexFunc(o, func(m member) bool { return m.name == "run" }); i >= 0 {
+			if _, argv := o[i].value.([]any); argv {
+				o = slices.DeleteFunc(o, func(m member) bool { return m.name == "shell" })
+			}
+		}
 		if !slices.ContainsFunc(o, func(m member) bool { return m.name == "foreach" }) {
 			o = slices.DeleteFunc(o, func(m member) bool { return slices.Contains([]string{"max_parallel", "batch", "fail_fast"}, m.name) })
 		}

@@ -264,6 +264,9 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 	case x.agent != nil:
 		s.Kind = KindAgent
 		s.Agent = p.agent(x.agent, sc)
+		if x.shell != nil {
+			p.at("shell", x.shell, "shell is for run steps; an agent's Bash is bash")
+		}
 		if x.access != nil {
 			p.at("access", x.access, "access is for run steps; what an agent may change follows from its allowed_tools")
 		}
@@ -281,9 +284,12 @@ func (p *fileParser) groupOnly(n *yaml.Node) {
 	n = real(n)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		switch k := n.Content[i]; k.Value {
-		case "retry", "shell", "secrets", "access", "cache", "network":
+		case "retry", "shell", "secrets", "access", "cache", "network", "on_conflict", "allow_dangerous", "warn_after":
 			d := p.at("group", k, "%s is for a step that runs something; this one is a group", k.Value)
-			d.Hint = "give it to the steps in the group, or to all steps under `defaults`"
+			d.Hint = "give it to the steps in the group"
+			if keyOf(ctxDefaults, k.Value) != nil {
+				d.Hint += ", or to all steps under `defaults`"
+			}
 		}
 	}
 }
@@ -307,6 +313,9 @@ func (p *fileParser) run(n, shell *yaml.Node, sc *scope) *RunStep {
 		r.Shell = real(shell).Value
 	}
 	if x := real(n); x.Kind == yaml.SequenceNode {
+		if shell != nil {
+			p.at("shell", shell, "shell reads a script; run is a list of words here, which no shell reads")
+		}
 		p.list(n, "run", func(a *yaml.Node) {
 			if t := p.template(a, "run", sc, nil); t != nil {
 				r.Argv = append(r.Argv, t)
