@@ -21,22 +21,18 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 	g := n.glyphs()
 	switch b := ev.Body.(type) {
 	case engine.RunStarted:
-		return append(dst, n.head())
+		return append(dst, n.head(""))
 	case engine.RunResumed:
-		dst = append(dst, n.head()+g.sep+"resumed, attempt "+strconv.Itoa(b.Attempt))
+		dst = append(dst, n.head("resumed, attempt "+strconv.Itoa(b.Attempt)))
 		for _, r := range b.Reset {
 			dst = append(dst, n.signed(g.again, toneWarn, r.Step, "runs again: "+clean(r.Reason)))
 		}
 		return dst
 	case engine.SandboxCreated:
-		line := "flow: sandbox " + clean(b.Driver)
-		if b.Tier != "" {
-			line += " (" + clean(b.Tier) + ")"
+		if b.Driver == n.t.sandbox.Driver && b.Tier == n.t.sandbox.Tier {
+			break // the first line said so
 		}
-		if b.Reason != "" {
-			line += ": " + clean(b.Reason)
-		}
-		return append(dst, n.paint(toneDim, line))
+		return append(dst, n.paint(toneDim, "flow: "+placeOf(b)))
 	case engine.ConditionEvaluated:
 		if b.Error != "" {
 			return append(dst, n.signed(g.failed, toneBad, b.Step, "condition: "+clean(b.Error)))
@@ -84,12 +80,31 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 	return dst
 }
 
-func (n *narrator) head() string {
+func (n *narrator) head(what string) string {
 	line := "flow: run " + clean(n.t.run)
 	if n.t.workflow != "" {
 		line += n.glyphs().sep + clean(n.t.workflow)
 	}
-	return n.paint(toneName, line)
+	line = n.paint(toneName, line)
+	if what != "" {
+		line += n.glyphs().sep + what
+	}
+	if n.t.sandbox.Driver != "" {
+		line += n.glyphs().sep + placeOf(n.t.sandbox)
+	}
+	return line
+}
+
+// placeOf is a sandbox's driver and tier in words, and why they are not stronger ones.
+func placeOf(b engine.SandboxCreated) string {
+	text := "sandbox " + clean(b.Driver)
+	if b.Tier != "" {
+		text += " (" + clean(b.Tier) + ")"
+	}
+	if b.Reason != "" {
+		text += ": " + clean(b.Reason)
+	}
+	return text
 }
 
 // signed is a line about a step: sign, id, and what happened.

@@ -49,6 +49,9 @@ type Config struct {
 	// Before are the steps that ended before this attempt (a resume): their
 	// status, denials and cost count in the summary.
 	Before []StepRow
+	// Sandbox is what the run is going to use, as the preflight chose it (without an
+	// ID); the first line names it. Zero when unknown.
+	Sandbox engine.SandboxCreated
 	// Terminal that Out is; tui needs one.
 	Terminal Terminal
 }

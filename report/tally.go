@@ -11,6 +11,7 @@ import (
 // tally is what a live reporter knows of the run: the fold of the events it saw.
 type tally struct {
 	run, workflow string
+	sandbox       engine.SandboxCreated // announced in the first line
 	attempt       int
 	order         []string // ids in the plan's order, then as they appeared
 	steps         map[string]*stepTally
@@ -32,7 +33,7 @@ type stepTally struct {
 }
 
 func newTally(cfg Config) *tally {
-	t := &tally{run: cfg.RunID, workflow: cfg.Workflow, attempt: cfg.Attempt,
+	t := &tally{run: cfg.RunID, workflow: cfg.Workflow, sandbox: cfg.Sandbox, attempt: cfg.Attempt,
 		steps: map[string]*stepTally{}, counts: map[engine.StepStatus]int{}}
 	if cfg.Plan != nil {
 		for i := range cfg.Plan.Nodes {

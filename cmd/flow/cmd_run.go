@@ -130,19 +130,29 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	defer store.Close()
 	started := engine.RunStarted{RunID: state.NewRunID(), Workflow: w.Name, Path: relative(root, path), Text: w.Text, Files: w.Files,
 		Inputs: inputs, Options: f.options, FlowVersion: version, CIRun: a.ciRun()}
-	now := time.Now().UTC()
-	owner, err := store.CreateRun(ctx, started, state.RunExtra{At: now, Kinds: kindsOf(plan)})
+	owner, run, err := begin(ctx, store, plan, started)
 	if err != nil {
 		return err
 	}
 	defer owner.Close()
-	run := engine.NewRun(plan)
-	if err := run.Apply(engine.Event{Seq: 1, At: now, Body: started}); err != nil {
-		return err
-	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, options: f.options, project: root,
 		secrets: secrets, redact: set, output: f.output, record: f.record}
 	return s.drive(ctx)
+}
+
+// begin stores a run's first event and folds it. The caller closes the owner.
+func begin(ctx context.Context, store *state.Store, plan *workflow.Plan, started engine.RunStarted) (*state.Owner, *engine.Run, error) {
+	now := time.Now().UTC()
+	owner, err := store.CreateRun(ctx, started, state.RunExtra{At: now, Kinds: kindsOf(plan)})
+	if err != nil {
+		return nil, nil, err
+	}
+	run := engine.NewRun(plan)
+	if err := run.Apply(engine.Event{Seq: 1, At: now, Body: started}); err != nil {
+		owner.Close()
+		return nil, nil, err
+	}
+	return owner, run, nil
 }
 
 // load parses a file and prints its mistakes.

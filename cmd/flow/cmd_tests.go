@@ -216,17 +216,12 @@ func (a *app) testRun(ctx context.Context, plan *workflow.Plan, root string, inp
 		return nil, err
 	}
 	defer store.Close()
-	now := time.Now().UTC()
 	started := engine.RunStarted{RunID: state.NewRunID(), Workflow: w.Name, Path: w.Path, Text: w.Text, Files: w.Files, Inputs: inputs, Options: options, FlowVersion: version}
-	owner, err := store.CreateRun(ctx, started, state.RunExtra{At: now, Kinds: kindsOf(plan)})
+	owner, run, err := begin(ctx, store, plan, started)
 	if err != nil {
 		return nil, err
 	}
 	defer owner.Close()
-	run := engine.NewRun(plan)
-	if err := run.Apply(engine.Event{Seq: 1, At: now, Body: started}); err != nil {
-		return nil, err
-	}
 	secrets := map[string]string{}
 	for _, s := range w.Secrets {
 		secrets[s.Name] = "test-value-of-" + s.Name

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -67,6 +68,10 @@ func (s *session) drive(ctx context.Context) error {
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
 	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening}
+	if s.opening == nil {
+		// The first event was stored with the run's row; a resume's goes through the loop.
+		rep.Observe(engine.Event{Seq: 1, At: s.run.StartedAt, Body: s.shown(s.run.Start)})
+	}
 	stop := watchSignals(loop)
 	status, err := loop.Drive(ctx)
 	stop()
@@ -90,6 +95,20 @@ func (s *session) drive(ctx context.Context) error {
 	return printed{&runError{run: s.run.ID, status: status, class: s.run.Class, cause: cause}}
 }
 
+// shown is the first event without inputs that hold a secret.
+func (s *session) shown(b engine.RunStarted) engine.RunStarted {
+	inputs := make(map[string]any, len(b.Inputs))
+	for name, v := range b.Inputs {
+		inputs[name] = v
+		// What cannot be encoded could not have been stored.
+		if text, err := json.Marshal(v); err != nil || s.redact.String(string(text)) != string(text) {
+			inputs[name] = redact.Mark
+		}
+	}
+	b.Inputs = inputs
+	return b
+}
+
 func (s *session) reporter() (report.Reporter, error) {
 	term := report.Terminal{}
 	if f, ok := s.a.out.(*os.File); ok {
@@ -102,7 +121,8 @@ func (s *session) reporter() (report.Reporter, error) {
 			kind = report.JSON
 		}
 	}
-	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt, Terminal: term}
+	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt, Terminal: term,
+		Sandbox: engine.SandboxCreated{Driver: s.driver.driver.Name(), Tier: string(s.driver.caps.Tier), Reason: s.driver.caps.Weakness()}}
 	rep, err := report.New(kind, cfg)
 	if err != nil {
 		return nil, &usageError{msg: err.Error()}
