@@ -35,6 +35,54 @@ func (s *Sandbox) join(spec sandbox.Spec) error {
 	return step(g.Add(s.pid), "limit the sandbox")
 }
 
+// sharedPids is how many processes commands may have that share init's uid, and so
+// its count: what stage 1 set without init's own share.
+func sharedPids(root bool) (uint64, error) {
+	if root {
+		return 0, nil
+	}
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &r); err != nil {
+		return 0, step(err, "read the limit of processes")
+	}
+	return r.Max - min(r.Max, initTasks), nil
+}
+
+// narrow gives the command that fork makes, and what it makes, the bound of commands:
+// as many as the file says beside the threads that init has now. Init's own wider one
+// is back when a thread of its is made; it stays the hard limit, so that a command
+// which raises its bound by its own act gains initTasks at most. (A filter keeps
+// everybody here, us too, from setting another process's limits.)
+func (s *server) narrow(fork func() (int, error)) (int, error) {
+	if s.pids == 0 {
+		return fork()
+	}
+	own, err := threads()
+	if err != nil {
+		return fork()
+	}
+	wide := s.pids + initTasks
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: s.pids + min(own, initTasks), Max: wide}); err != nil {
+		return fork() // the host's own bound is lower
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: wide, Max: wide})
+	return fork()
+}
+
+// threads counts our own.
+func threads() (uint64, error) {
+	b, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	const numThreads = 17 // proc_pid_stat(5): field 20, of which three stand before
+	if len(f) <= numThreads {
+		return 0, unix.EINVAL
+	}
+	return strconv.ParseUint(string(f[numThreads]), 10, 64)
+}
+
 // counted is what the control group has counted so far.
 func (s *Sandbox) counted() cgroup.Stats {
 	if s.group == nil {

@@ -64,6 +64,20 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestPids: the bound is one of commands, for an ordinary user too, whose commands
+// the kernel counts together with init's threads.
+func TestPids(t *testing.T) {
+	t.Parallel()
+	const pids = 32
+	sb := newSandbox(t, sandbox.Spec{Limits: sandbox.Limits{Pids: pids}})
+	for range 3 {
+		_, res := run(t, sb, `i=0; while [ $i -lt 200 ]; do sleep 100 & i=$((i+1)); done 2>/dev/null`)
+		if most := pids - 1; res.Leftover > most || res.Leftover < most-4 { // the shell itself; a thread of init's that has ended meanwhile
+			t.Errorf("with %d processes a shell made %d", pids, res.Leftover)
+		}
+	}
+}
+
 func TestCPULimit(t *testing.T) {
 	t.Parallel()
 	caps, err := newDriver(t, Options{}).Probe(context.Background())

@@ -60,7 +60,7 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 	}
 	s.mu.Lock()
 	s.setOOM(oomScore)
-	pid, err := s.fork(r, files)
+	pid, err := s.narrow(func() (int, error) { return s.fork(r, files) })
 	s.setOOM("0")
 	if err == nil {
 		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}

@@ -72,7 +72,7 @@ func setUp() error {
 			}
 		}
 	}
-	if err := limit(&c.Limits); err != nil {
+	if err := limit(c); err != nil {
 		return err
 	}
 	if err := dropPrivileges(c.Root); err != nil {
@@ -158,13 +158,21 @@ func loopbackUp() error {
 }
 
 // limit sets the resource limits that commands inherit.
-func limit(l *sandbox.Limits) error {
+func limit(c *config) error {
 	pids := uint64(MaxProcesses)
-	if l.Pids > 0 {
-		pids = uint64(l.Pids)
+	if c.Limits.Pids > 0 {
+		pids = uint64(c.Limits.Pids)
 	}
-	return limitAll(l, pids)
+	if !c.Root {
+		pids += initTasks
+	}
+	return limitAll(&c.Limits, pids)
 }
+
+// initTasks is how many threads init may have where commands have its uid, and the
+// kernel so counts them together. Each command gets the bound without what init has
+// left of it (narrow), so that a fork bomb does not take the threads that end it.
+const initTasks = 64
 
 func limitAll(l *sandbox.Limits, pids uint64) error {
 	for _, x := range [...]struct {

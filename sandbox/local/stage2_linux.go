@@ -19,9 +19,10 @@ import (
 // forks (see thread), the reaper, and one for each exec that is being killed.
 type server struct {
 	root  bool
-	flat  *flat // the tier landlock; nil: namespaces
-	null  int   // /dev/null
-	oom   int   // our oom_score_adj, -1 where it cannot be written
+	pids  uint64 // of commands that have our uid in a namespace, 0: they do not
+	flat  *flat  // the tier landlock; nil: namespaces
+	null  int    // /dev/null
+	oom   int    // our oom_score_adj, -1 where it cannot be written
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 
@@ -78,7 +79,12 @@ func serveNamespaces(args []string) error {
 	}
 	unix.Close(exe)
 	unix.CloseOnExec(controlFD)
-	s, err := newServer(&server{root: args[1] == "true", oom: adj})
+	root := args[1] == "true"
+	pids, err := sharedPids(root)
+	if err != nil {
+		return err
+	}
+	s, err := newServer(&server{root: root, pids: pids, oom: adj})
 	if err != nil {
 		return err
 	}
