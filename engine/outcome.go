@@ -59,9 +59,13 @@ type Outcome struct {
 	// RetryAfter is the least wait before another try, 0 when nothing was said.
 	RetryAfter time.Duration  `json:"retry_after,omitempty"`
 	Outputs    map[string]any `json:"outputs,omitempty"`
-	Command    string         `json:"command,omitempty"` // script or prompt, redacted
-	Stdout     Excerpt        `json:"stdout"`
-	Stderr     Excerpt        `json:"stderr"`
+	// Exports are what the step gives the environment of those that come after it.
+	Exports *Exports `json:"exports,omitempty"`
+	// Summary is what it wrote for people, in Markdown.
+	Summary string  `json:"summary,omitempty"`
+	Command string  `json:"command,omitempty"` // script or prompt, redacted
+	Stdout  Excerpt `json:"stdout"`
+	Stderr  Excerpt `json:"stderr"`
 	// Log names the whole output (state.Logs), "" when nothing was written.
 	Log       string        `json:"log,omitempty"`
 	Started   time.Time     `json:"started"`

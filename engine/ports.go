@@ -61,6 +61,8 @@ type Attempt struct {
 	Step    *workflow.Step
 	Attempt int
 	Vars    workflow.Vars
+	// Exports of the steps that come before it, later ones first to win.
+	Exports Exports
 	// Timeout of the attempt, 0 for none (from the step, the run or defaults).
 	Timeout time.Duration
 	// Alone: no other step can run at the same time.

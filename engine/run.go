@@ -65,6 +65,7 @@ type Run struct {
 	failed      tally  // of steps
 	failedFin   tally  // of on_failure and finally
 	limits      tally  // of what is inside scopes: only budget and rate_limit, which stop the run
+	exporters   int    // outcomes with Exports so far; never counted down
 	stopped     string // why fail_fast stopped the run, "" while it did not
 	trail       []trailEntry
 }

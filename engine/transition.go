@@ -313,6 +313,9 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 		return false // something inside has not ended
 	}
 	n.Status, n.Last = b.Outcome.Status, slim(b.Outcome)
+	if b.Outcome.Exports != nil {
+		r.exporters++
+	}
 	if !continues(b.Outcome) {
 		n.Turn = nil
 	}
@@ -340,7 +343,7 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 
 // slim drops what only the execution record keeps.
 func slim(o Outcome) *Outcome {
-	o.Command, o.Stdout, o.Stderr = "", Excerpt{}, Excerpt{}
+	o.Command, o.Summary, o.Stdout, o.Stderr = "", "", Excerpt{}, Excerpt{}
 	if o.Agent != nil && len(o.Agent.Denials) > 0 {
 		usage := *o.Agent
 		usage.Denials = nil

@@ -186,7 +186,7 @@ func (l *Loop) start(s StartStep) {
 	ctx, cancel := context.WithCancelCause(l.ctx)
 	l.live[s.Node] = cancel
 	vars, err := l.vars(s.Node, true)
-	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Timeout: step.Timeout, Alone: l.Run.alone(s.Node), Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
+	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Exports: l.Run.exported(s.Node), Timeout: step.Timeout, Alone: l.Run.alone(s.Node), Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
 	started := l.now.UTC()
 	go func() {
 		defer cancel(nil)

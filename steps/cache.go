@@ -40,8 +40,10 @@ const namedFiles = 1000
 
 // cachedResult is what an entry holds of an outcome. All of it is redacted.
 type cachedResult struct {
-	Outputs        map[string]any `json:"outputs,omitempty"`
-	Stdout, Stderr []byte         `json:",omitempty"` // the last 64 KiB
+	Outputs        map[string]any  `json:"outputs,omitempty"`
+	Exports        *engine.Exports `json:"exports,omitempty"`
+	Summary        string          `json:"summary,omitempty"`
+	Stdout, Stderr []byte          `json:",omitempty"` // the last 64 KiB
 }
 
 // pendingResult is a step that runs because of a miss, and whose result is stored
@@ -128,7 +130,7 @@ func (h *Host) takeResult(ctx context.Context, sb sandbox.Sandbox, c *capture, b
 	// Through the pipes, as the step's own output would come.
 	_, _ = c.stdout.w.Write(r.Stdout)
 	_, _ = c.stderr.w.Write(r.Stderr)
-	return &engine.Outcome{Status: engine.StepSucceeded, Outputs: r.Outputs, Cached: e.Run}, nil
+	return &engine.Outcome{Status: engine.StepSucceeded, Outputs: r.Outputs, Exports: r.Exports, Summary: r.Summary, Cached: e.Run}, nil
 }
 
 // fetchContents brings the contents that the run's store does not have into it.
@@ -191,6 +193,12 @@ func (h *Host) cacheParts(a engine.Attempt, base *checkpoint.Manifest) (cache.Pa
 			return
 		}
 		parts[name] = digest(v)
+	}
+	for _, e := range a.Exports.Env { // of one name the last one stays
+		parts["$FLOW_ENV "+e.Name] = digest(e.Value)
+	}
+	if len(a.Exports.Path) > 0 {
+		parts["$FLOW_PATH"] = digest(strings.Join(a.Exports.Path, ":"))
 	}
 	for _, e := range s.Env {
 		value("env "+e.Name, e.Value)
@@ -290,7 +298,7 @@ func (h *Host) keepResult(ctx context.Context, a engine.Attempt, out engine.Outc
 		h.spoiled[a.Step.ID] = true
 		return
 	}
-	r := &cachedResult{Outputs: out.Outputs}
+	r := &cachedResult{Outputs: out.Outputs, Exports: out.Exports, Summary: out.Summary}
 	for s, to := range map[Stream]*[]byte{Stdout: &r.Stdout, Stderr: &r.Stderr} {
 		if out.Log == "" {
 			break

@@ -12,14 +12,18 @@ import (
 )
 
 // environment is the whole environment of a step: what the sandbox needs, XDG_CACHE_HOME, the
-// file's and the step's `env`, the secrets that it names, and FLOW_*. Later ones win.
+// file's `env`, what earlier steps set ($FLOW_ENV), the step's `env`, the secrets that it
+// names, and FLOW_*. Later ones win.
 func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, error) {
 	e := newEnviron(sb.BaseEnv())
 	if dir := cacheDir(e.list); dir != "" {
 		e.set("XDG_CACHE_HOME", dir)
 	}
 	var errs *multierror.Error
-	for _, v := range a.Step.Env {
+	for i, v := range a.Step.Env {
+		if i == a.Step.FileEnv {
+			errs = multierror.Append(errs, exported(e, sb, a.Exports))
+		}
 		s, err := v.Value.EvalString(a.Vars)
 		if err != nil {
 			errs = multierror.Append(errs, fmt.Errorf("evaluate env %s: %w", v.Name, err))
@@ -31,6 +35,10 @@ func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, erro
 		}
 		e.set(v.Name, s)
 	}
+	if len(a.Step.Env) <= a.Step.FileEnv {
+		errs = multierror.Append(errs, exported(e, sb, a.Exports))
+	}
+	prepended(e, sb, a.Exports)
 	for _, name := range a.Step.Secrets {
 		value, ok := h.secretFor(sb, name)
 		if !ok {
@@ -43,7 +51,9 @@ func (h *Host) environment(sb sandbox.Sandbox, a engine.Attempt) ([]string, erro
 	e.set("FLOW_RUN_ID", h.cfg.RunID)
 	e.set("FLOW_STEP_ID", a.Step.ID)
 	e.set("FLOW_ATTEMPT", strconv.Itoa(a.Attempt))
-	e.set("FLOW_OUTPUT", outputInside(sb, a))
+	for _, c := range channelsOf(a.Step) {
+		e.set(c.variable, c.inside(sb, a))
+	}
 	return e.list, errs.ErrorOrNil()
 }
 
@@ -70,4 +80,13 @@ func (e *environ) set(name, value string) {
 	}
 	e.index[name] = len(e.list)
 	e.list = append(e.list, kv)
+}
+
+// get returns a value, "" when it is not set.
+func (e *environ) get(name string) string {
+	i, ok := e.index[name]
+	if !ok {
+		return ""
+	}
+	return e.list[i][len(name)+1:]
 }

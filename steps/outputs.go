@@ -27,8 +27,33 @@ import (
 // ($FLOW_OUTPUT, long scripts). It is not in any list of changed files.
 const stepDirName = ".flow-step"
 
-// maxOutputs bounds $FLOW_OUTPUT, as GitHub does.
-const maxOutputs = 1 << 20
+// channel is a file that a step writes for flow, named by a variable of its
+// environment. Attempts have their own.
+type channel struct {
+	variable, prefix string
+	max              int // bytes
+}
+
+// The channels, with the names and the meaning of GitHub's GITHUB_OUTPUT, _ENV, _PATH
+// and _STEP_SUMMARY.
+var (
+	outputChannel  = channel{"FLOW_OUTPUT", "output", 1 << 20}
+	envChannel     = channel{"FLOW_ENV", "env", 64 << 10}
+	pathChannel    = channel{"FLOW_PATH", "path", 16 << 10}
+	summaryChannel = channel{"FLOW_SUMMARY", "summary", 1 << 20}
+)
+
+// channelsOf are those that a step gets. A conversation has its outputs from the
+// model's words; what a model says must not set the environment of later steps.
+func channelsOf(s *workflow.Step) []channel {
+	switch {
+	case s.Kind != workflow.KindRun:
+		return []channel{outputChannel}
+	case s.Access.ReadOnly: // what may change nothing does not choose the programs of later steps
+		return []channel{outputChannel, envChannel, summaryChannel}
+	}
+	return []channel{outputChannel, envChannel, pathChannel, summaryChannel}
+}
 
 // exprTail is what expressions see of stdout and stderr.
 const exprTail = 64 << 10
@@ -46,8 +71,8 @@ func homeInside(sb sandbox.Sandbox) string {
 
 func stepDirInside(sb sandbox.Sandbox) string { return homeInside(sb) + "/" + stepDirName }
 
-func outputName(a engine.Attempt) string {
-	return fmt.Sprintf("output-%s-%d", fileName(a.Step.ID), a.Attempt)
+func (c channel) name(a engine.Attempt) string {
+	return fmt.Sprintf("%s-%s-%d", c.prefix, fileName(a.Step.ID), a.Attempt)
 }
 
 // fileName makes a name of a step's id. The id of an instance holds the text of
@@ -66,8 +91,29 @@ func fileName(step string) string {
 	return plain[:min(len(plain), 40)] + "-" + hex.EncodeToString(sum[:8])
 }
 
-func outputInside(sb sandbox.Sandbox, a engine.Attempt) string {
-	return stepDirInside(sb) + "/" + outputName(a)
+func (c channel) inside(sb sandbox.Sandbox, a engine.Attempt) string {
+	return stepDirInside(sb) + "/" + c.name(a)
+}
+
+// take reads and removes what the step wrote, at most max bytes and one.
+func (c channel) take(sb sandbox.Sandbox, a engine.Attempt) ([]byte, error) {
+	if sb.Home() == "" {
+		return nil, nil
+	}
+	data, err := takeFile(filepath.Join(sb.Home(), stepDirName), c.name(a), c.max+1)
+	if err != nil {
+		return nil, fmt.Errorf("read $%s: %w", c.variable, err)
+	}
+	return data, nil
+}
+
+// takeWhole is take for a text that makes no sense when it is cut.
+func (c channel) takeWhole(sb sandbox.Sandbox, a engine.Attempt) ([]byte, error) {
+	data, err := c.take(sb, a)
+	if err == nil && len(data) > c.max {
+		err = fmt.Errorf("read $%s: it is larger than %d bytes; write big results to a file in the workspace", c.variable, c.max)
+	}
+	return data, err
 }
 
 // makeStepDir makes the folder with the owner of the home, so that the sandbox's
@@ -92,36 +138,34 @@ func makeStepDir(sb sandbox.Sandbox) error {
 
 // takeOutputs reads and removes $FLOW_OUTPUT.
 func (h *Host) takeOutputs(sb sandbox.Sandbox, a engine.Attempt) (map[string]any, error) {
-	if sb.Home() == "" {
-		return nil, nil
-	}
-	data, err := takeFile(filepath.Join(sb.Home(), stepDirName), outputName(a))
+	data, err := outputChannel.takeWhole(sb, a)
 	if err != nil || data == nil {
 		return nil, err
 	}
-	values, err := parseOutputs(data)
+	values, err := parseSettings(outputChannel.variable, data, outputNameOK)
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]any, len(values))
-	for k, v := range values {
-		if err := h.holdsSecret(k, v); err != nil {
+	for _, s := range values {
+		if err := h.holdsSecret(s.Name, s.Value); err != nil {
 			return nil, err
 		}
-		out[k] = v
+		out[s.Name] = s.Value
 	}
 	return out, nil
 }
 
-// takeFile reads a file that a step wrote. The step is not trusted: the folder
-// and the name may be links, fifos or huge, so nothing is followed and nothing blocks.
-func takeFile(dir, name string) ([]byte, error) {
+// takeFile reads a file that a step wrote, up to max bytes, and removes it. The step
+// is not trusted: the folder and the name may be links, fifos or huge, so nothing is
+// followed and nothing blocks.
+func takeFile(dir, name string, max int) ([]byte, error) {
 	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("read $FLOW_OUTPUT: %w", err)
+		return nil, err
 	}
 	defer unix.Close(d)
 	fd, err := unix.Openat(d, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -130,30 +174,37 @@ func takeFile(dir, name string) ([]byte, error) {
 	}
 	defer unix.Unlinkat(d, name, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read $FLOW_OUTPUT: %w", err)
+		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("read $FLOW_OUTPUT: %w", err)
+		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, errors.New("read $FLOW_OUTPUT: the step replaced it by something that is not a file")
+		return nil, errors.New("the step replaced it by something that is not a file")
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxOutputs+1))
-	if err != nil {
-		return nil, fmt.Errorf("read $FLOW_OUTPUT: %w", err)
-	}
-	if len(data) > maxOutputs {
-		return nil, fmt.Errorf("read $FLOW_OUTPUT: it is larger than %d bytes; write big results to a file in the workspace", maxOutputs)
-	}
-	return data, nil
+	return io.ReadAll(io.LimitReader(f, int64(max)))
 }
 
-// parseOutputs reads `name=value` lines and `name<<DELIMITER` blocks.
-func parseOutputs(data []byte) (map[string]string, error) {
-	out := map[string]string{}
+// parseSettings reads `name=value` lines and `name<<DELIMITER` blocks, in order; of
+// one name the last one stays. variable is the channel's, for errors.
+func parseSettings(variable string, data []byte, nameOK func(name string) error) ([]engine.EnvSet, error) {
+	var out []engine.EnvSet
+	index := map[string]int{}
+	set := func(name, value string, line int) error {
+		if err := nameOK(name); err != nil {
+			return fmt.Errorf("read $%s line %d: %w", variable, line, err)
+		}
+		if i, ok := index[name]; ok {
+			out[i].Value = value
+			return nil
+		}
+		index[name] = len(out)
+		out = append(out, engine.EnvSet{Name: name, Value: value})
+		return nil
+	}
 	lines := strings.Split(string(bytes.TrimSuffix(data, []byte("\n"))), "\n")
 	for i := 0; i < len(lines); i++ {
 		line := strings.TrimSuffix(lines[i], "\r")
@@ -168,34 +219,32 @@ func parseOutputs(data []byte) (map[string]string, error) {
 				block = append(block, lines[i])
 			}
 			if delim == "" || i == len(lines) {
-				return nil, fmt.Errorf("read $FLOW_OUTPUT line %d: `%s<<%s` is never closed by a line %q", start+1, name, delim, delim)
+				return nil, fmt.Errorf("read $%s line %d: `%s<<%s` is never closed by a line %q", variable, start+1, name, delim, delim)
 			}
-			if err := outputNameOK(name, start+1); err != nil {
+			if err := set(name, strings.Join(block, "\n"), start+1); err != nil {
 				return nil, err
 			}
-			out[name] = strings.Join(block, "\n")
 			continue
 		}
 		if eq < 0 {
-			return nil, fmt.Errorf("read $FLOW_OUTPUT line %d: expected name=value or name<<DELIMITER", i+1)
+			return nil, fmt.Errorf("read $%s line %d: expected name=value or name<<DELIMITER", variable, i+1)
 		}
-		if err := outputNameOK(line[:eq], i+1); err != nil {
+		if err := set(line[:eq], line[eq+1:], i+1); err != nil {
 			return nil, err
 		}
-		out[line[:eq]] = line[eq+1:]
 	}
 	return out, nil
 }
 
-func outputNameOK(name string, line int) error {
+func outputNameOK(name string) error {
 	for i, r := range name {
 		if r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || i > 0 && (r >= '0' && r <= '9' || r == '-') {
 			continue
 		}
-		return fmt.Errorf("read $FLOW_OUTPUT line %d: an output's name has letters, digits, _ and -, and starts with a letter", line)
+		return errors.New("an output's name has letters, digits, _ and -, and starts with a letter")
 	}
 	if name == "" {
-		return fmt.Errorf("read $FLOW_OUTPUT line %d: the name before = is missing", line)
+		return errors.New("the name before = is missing")
 	}
 	return nil
 }

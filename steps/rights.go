@@ -26,49 +26,51 @@ func cacheDir(base []string) string {
 	return ""
 }
 
-// rightsOf compiles `access` of a step. A bounded step still writes its outputs: their
-// file is made beforehand and stays writable.
+// rightsOf compiles `access` of a step. A bounded step still writes its outputs and
+// what else it has a channel for: their files are made beforehand and stay writable.
 func rightsOf(sb sandbox.Sandbox, a engine.Attempt) (sandbox.Rights, error) {
 	access := a.Step.Access
 	if !access.ReadOnly {
 		return sandbox.Rights{}, nil
 	}
-	if err := makeOutput(sb, a); err != nil {
-		return sandbox.Rights{}, err
+	r := sandbox.Rights{ReadOnly: true, Write: slices.Clone(access.Write)}
+	if sb.Home() != "" {
+		if err := makeStepDir(sb); err != nil {
+			return sandbox.Rights{}, err
+		}
 	}
-	r := sandbox.Rights{ReadOnly: true, Write: append(slices.Clone(access.Write), "~/"+stepDirName+"/"+outputName(a))}
+	for _, c := range channelsOf(a.Step) {
+		if err := c.make(sb, a); err != nil {
+			return sandbox.Rights{}, fmt.Errorf("make $%s: %w", c.variable, err)
+		}
+		r.Write = append(r.Write, "~/"+stepDirName+"/"+c.name(a))
+	}
 	return r, nil
 }
 
-// makeOutput makes the file behind $FLOW_OUTPUT, empty, for a step that cannot make
-// it itself. An earlier step may have left something under its name: it goes.
-func makeOutput(sb sandbox.Sandbox, a engine.Attempt) error {
+// make makes the file, empty, for a step that cannot make it itself. An earlier step
+// may have left something under its name: it goes.
+func (c channel) make(sb sandbox.Sandbox, a engine.Attempt) error {
 	if sb.Home() == "" {
 		return nil
 	}
-	if err := makeStepDir(sb); err != nil {
-		return err
-	}
 	root, err := os.OpenRoot(sb.Home())
 	if err != nil {
-		return fmt.Errorf("make $FLOW_OUTPUT: %w", err)
+		return err
 	}
 	defer root.Close()
-	name := filepath.Join(stepDirName, outputName(a))
+	name := filepath.Join(stepDirName, c.name(a))
 	if err := root.RemoveAll(name); err != nil {
-		return fmt.Errorf("make $FLOW_OUTPUT: %w", err)
+		return err
 	}
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return fmt.Errorf("make $FLOW_OUTPUT: %w", err)
+		return err
 	}
 	defer f.Close()
 	owner, err := ownerOf(sb.Home())
 	if err != nil || owner == nil {
 		return err
 	}
-	if err := f.Chown(owner.UID, owner.GID); err != nil {
-		return fmt.Errorf("make $FLOW_OUTPUT: %w", err)
-	}
-	return nil
+	return f.Chown(owner.UID, owner.GID)
 }

@@ -105,12 +105,7 @@ func (h *Host) execScript(ctx context.Context, sb sandbox.Sandbox, a engine.Atte
 	default:
 		out.Status = engine.StepSucceeded
 	}
-	outputs, err := h.takeOutputs(sb, a)
-	if err != nil && out.Status == engine.StepSucceeded {
-		out.Status, out.Class, out.Error = engine.StepFailed, engine.ClassInvalid, h.cfg.Redact.String(err.Error())
-	}
-	out.Outputs = outputs
-	return out
+	return h.takeChannels(sb, a, out)
 }
 
 func exitText(res sandbox.Result) string {

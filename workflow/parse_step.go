@@ -214,6 +214,7 @@ func (p *fileParser) settings(s *Step, x stepNodes, i int, sc *scope) {
 	if p.defaults.env != nil {
 		s.Env = append(s.Env, p.env(p.defaults.env, "env", sc)...)
 	}
+	s.FileEnv = len(s.Env)
 	for _, e := range at.env {
 		s.Env = append(s.Env, p.env(e, "env", sc)...)
 	}

@@ -117,6 +117,9 @@ type Step struct {
 	HasNeeds bool
 	If       *Expr // nil means success()
 	Env      []EnvVar
+	// FileEnv is how many of Env come from the file's `env` and `defaults`: the rest
+	// is nearer to the step.
+	FileEnv int
 	// Secrets that this step is given, by name.
 	Secrets []string
 	Access  Access
