@@ -159,6 +159,14 @@ type Meter interface {
 	Stats(ctx context.Context, disk bool) (Stats, error)
 }
 
+// Reusable is a sandbox that may serve somebody else once its home was restored; not
+// every driver's can.
+type Reusable interface {
+	// Clean reports whether it is, but for the home, as it was made: no process runs
+	// inside, and commands left nothing in the scratch folders and no object of IPC.
+	Clean(ctx context.Context) (bool, error)
+}
+
 // Spec is what a sandbox is made from.
 type Spec struct {
 	// ID names the sandbox in records: unique, [a-z0-9-].

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
@@ -66,14 +68,78 @@ func (h *Host) fillFork(ctx context.Context, f *fork) error {
 	if err != nil {
 		return fmt.Errorf("read checkpoint %s: %w", f.from, err)
 	}
+	for sb := h.idle.take(); sb != nil; sb = h.idle.take() {
+		if !ended(sb) && sb.Restore(ctx, h.cfg.Checkpoints, base) == nil {
+			h.placeFork(f, base, sb)
+			return nil
+		}
+		// A new one says whether it is the checkpoint or the sandbox that is broken.
+		h.drops.Go(func() { h.closeSandbox(ctx, sb) })
+	}
 	sb, err := h.createRetried(ctx)
 	if err != nil {
 		return err
 	}
-	h.mu.Lock()
-	f.base, f.sb = base, sb
-	h.mu.Unlock()
+	h.placeFork(f, base, sb)
 	return sb.Restore(ctx, h.cfg.Checkpoints, base)
+}
+
+func (h *Host) placeFork(f *fork, base *checkpoint.Manifest, sb sandbox.Sandbox) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.base, f.sb = base, sb
+}
+
+// idle are sandboxes of forks that were merged, which the next forks take: making one
+// costs ten times what a small step does. Only those wait here that are, but for their
+// home, as they were made (sandbox.Reusable), so that no step finds what another left.
+type idle struct {
+	mu   sync.Mutex
+	list []sandbox.Sandbox
+}
+
+// take gives the one that waited least, nil when there is none.
+func (i *idle) take() sandbox.Sandbox {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	n := len(i.list)
+	if n == 0 {
+		return nil
+	}
+	sb := i.list[n-1]
+	i.list = i.list[:n-1]
+	return sb
+}
+
+func (i *idle) put(sb sandbox.Sandbox) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.list = append(i.list, sb)
+}
+
+func ended(sb sandbox.Sandbox) bool {
+	select {
+	case <-sb.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// cleanTimeout bounds the question; init answers in some 10 µs.
+const cleanTimeout = 2 * time.Second
+
+// retire keeps a fork's sandbox for the next fork, or closes it.
+func (h *Host) retire(ctx context.Context, f *fork) {
+	if r, ok := f.sb.(sandbox.Reusable); ok {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+		defer cancel()
+		if clean, err := r.Clean(ctx); err == nil && clean {
+			h.idle.put(f.sb)
+			return
+		}
+	}
+	h.dropFork(ctx, f)
 }
 
 // catchUp brings the run's sandbox to the newest checkpoint after forks were merged.
@@ -135,7 +201,7 @@ func (h *Host) Forked(step string) bool {
 // merge stores what a fork changed on top of the line. mu is held.
 func (h *Host) merge(ctx context.Context, step string, f *fork) (string, []engine.FileChange, int, error) {
 	delete(h.forks, step)
-	defer h.dropFork(ctx, f)
+	defer h.retire(ctx, f)
 	snap, err := f.sb.Snapshot(ctx, h.cfg.Checkpoints)
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
@@ -261,6 +327,9 @@ func (h *Host) dropForks(ctx context.Context) {
 	for _, step := range steps {
 		h.dropFork(ctx, h.forks[step])
 		delete(h.forks, step)
+	}
+	for sb := h.idle.take(); sb != nil; sb = h.idle.take() {
+		h.drops.Go(func() { h.closeSandbox(ctx, sb) })
 	}
 	h.drops.Wait()
 }

@@ -118,6 +118,7 @@ type Host struct {
 	stale   bool                      // forks were merged that the living sandbox has not
 	writers map[string]string         // path → the step that changed it, while there are forks
 	drops   sync.WaitGroup            // forks that are being closed
+	idle    idle                      // sandboxes for the next forks
 	pending map[string]*pendingResult // steps with `cache` that missed
 	spoiled map[string]bool           // those whose attempt failed
 	busy    int                       // attempts that are using the sandbox

@@ -251,6 +251,13 @@ func makeDev(c *config) error {
 	if err := mountTmpfs(dev+"/shm", unix.MS_NOSUID|unix.MS_NODEV, scratchOptions(c)); err != nil {
 		return err
 	}
+	// Where the message queues of mq_open can be seen; a kernel may be built without.
+	if err := makeDir(newRoot+queues, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("mqueue", newRoot+queues, "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil && !errors.Is(err, unix.ENODEV) {
+		return step(err, "mount mqueue")
+	}
 	return setReadOnly(dev)
 }
 

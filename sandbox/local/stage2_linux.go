@@ -25,6 +25,7 @@ type server struct {
 	oom   int    // our oom_score_adj, -1 where it cannot be written
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
+	kept  [len(keptDirs)]dirState
 
 	// Locks are taken in this order; mu is held while a command is forked.
 	ending  sync.Mutex
@@ -99,6 +100,7 @@ func newServer(s *server) (_ *server, err error) {
 		if s.apart, err = apartRules(); err != nil {
 			return nil, err
 		}
+		s.remember()
 	}
 	s.spare = s.newThread()
 	if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
@@ -190,6 +192,17 @@ func (s *server) handle(kind byte, body []byte, fds []int) error {
 			return step(err, "parse a kill request")
 		}
 		s.kill(r)
+		return nil
+	case msgClean:
+		var r killRequest
+		if err := r.parse(body); err != nil {
+			return step(err, "parse a question")
+		}
+		res := execResult{ID: r.ID, Code: 1}
+		if s.flat == nil && s.clean() {
+			res.Code = 0
+		}
+		reply(&res)
 		return nil
 	case msgListen:
 		var r listenRequest

@@ -16,6 +16,7 @@ const (
 	msgExecBig = 'X' // the same, its body in a memfd, the last descriptor
 	msgKill    = 'k' // host → init: killRequest
 	msgListen  = 'l' // host → init: listenRequest
+	msgClean   = 'q' // host → init: killRequest; answered by an execResult whose Code is 0 for clean
 	msgCaught  = 'p' // stage 1 → host, with the descriptors of Spec.Catch: names, then the ports
 	msgReady   = 'R' // init → host
 	msgFailed  = 'E' // stage 1 → host: JSON of failure
