@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"time"
 
 	"flowrun.dev/flow/sandbox"
@@ -49,6 +50,10 @@ type Request struct {
 	// takes the secrets out of what is stored there.
 	Record string
 	Redact func(string) string
+	// MCPServers give tools beside the provider's own.
+	MCPServers []MCPServer
+	// HTTP is the step's way out, by which servers with a URL are reached; nil: none.
+	HTTP http.RoundTripper
 	// Command of provider acp: the agent's program and its arguments.
 	Command []string
 	Sandbox sandbox.Sandbox
@@ -70,6 +75,16 @@ type Request struct {
 	// asked for again. Empty for a new one.
 	Continue []Turn
 	Now      func() time.Time
+}
+
+// MCPServer is a server of the Model Context Protocol: a program that runs in the
+// sandbox (Command), or one that is reached over HTTP (URL).
+type MCPServer struct {
+	Name    string // [a-z0-9_], without a double underscore
+	Command []string
+	Env     []string // "K=V", after Request.Env
+	URL     string
+	Headers map[string]string
 }
 
 // Turn is one request to the model with its answer and the tools' results.

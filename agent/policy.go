@@ -53,12 +53,13 @@ func (p *Policy) WithHome(dir string) *Policy {
 	return &c
 }
 
-// Offered lists the tools to offer to the model, in the order of allowed_tools:
-// those with a rule that allows something and none that disallows everything.
+// Offered lists the built-in tools to offer to the model, in the order of
+// allowed_tools: those with a rule that allows something and none that disallows
+// everything. For the tools of MCP servers, Judge says which are offered.
 func (p *Policy) Offered() []string {
 	var names []string
 	for _, r := range p.allowed {
-		if !slices.Contains(names, r.Tool) && !p.wholly(p.denied, r.Tool) {
+		if !r.ofServer() && !slices.Contains(names, r.Tool) && !p.wholly(p.denied, r.Tool) {
 			names = append(names, r.Tool)
 		}
 	}
@@ -81,6 +82,9 @@ func (p *Policy) Judge(tool string, input json.RawMessage) Decision {
 }
 
 func (p *Policy) judge(tool string, input json.RawMessage) string {
+	if strings.HasPrefix(tool, MCPPrefix) {
+		return p.judgeMCP(tool)
+	}
 	if !slices.Contains(p.Offered(), tool) {
 		return "the tool " + tool + " is not in allowed_tools"
 	}
@@ -107,6 +111,28 @@ func (p *Policy) judge(tool string, input json.RawMessage) string {
 		return ""
 	}
 	return "the pattern of " + tool + " cannot be judged by this provider"
+}
+
+// judgeMCP: a rule of a server's tools has no pattern of their input.
+func (p *Policy) judgeMCP(tool string) string {
+	covers := func(r Rule) bool { return r.coversMCP(tool) }
+	switch {
+	case !slices.ContainsFunc(p.allowed, covers):
+		return "the tool " + tool + " is not in allowed_tools"
+	case slices.ContainsFunc(p.denied, covers):
+		return "the tool " + tool + " is in disallowed_tools"
+	}
+	return ""
+}
+
+// MCPRules are the rules of allowed_tools that name exactly one tool of a server.
+func (p *Policy) MCPRules() (names []string) {
+	for _, r := range p.allowed {
+		if _, rest, one := strings.Cut(strings.TrimPrefix(r.Tool, MCPPrefix), "__"); r.ofServer() && one && !strings.HasSuffix(rest, "*") {
+			names = append(names, r.Tool)
+		}
+	}
+	return names
 }
 
 // decodeOnce refuses what two readers of the same JSON could read differently:

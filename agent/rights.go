@@ -63,6 +63,15 @@ func (p *Policy) writable() (folders []string, all bool) {
 	return folders, bash && !writes
 }
 
+func (p *Policy) serverRules() (names []string) {
+	for _, r := range p.allowed {
+		if r.ofServer() {
+			names = append(names, r.Tool)
+		}
+	}
+	return names
+}
+
 // readers are the tools that write nothing.
 var readers = []string{"Read", "Glob", "Grep", "WebFetch", "WebSearch", "TodoWrite"}
 
@@ -126,6 +135,9 @@ func RightsText(allowed, disallowed []string) ([]string, error) {
 		if !r.ReadOnly || len(r.Write) > 0 {
 			out = append(out, "what these programs do when they run is bounded by the sandbox and the writable files, not by the patterns")
 		}
+	}
+	if servers := p.serverRules(); len(servers) > 0 {
+		out = append(out, "uses tools of MCP servers, whose programs may change every file: "+strings.Join(servers, ", "))
 	}
 	if len(p.denied) > 0 {
 		out = append(out, fmt.Sprintf("never: %s", strings.Join(disallowed, ", ")))

@@ -61,6 +61,23 @@ var (
 	mcpForm  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^mcp__[A-Za-z0-9_-]+(\*)?$`) })
 )
 
+// MCPPrefix begins the names of the tools of MCP servers: mcp__SERVER__TOOL.
+const MCPPrefix = "mcp__"
+
+func (r Rule) ofServer() bool { return strings.HasPrefix(r.Tool, MCPPrefix) }
+
+// coversMCP: mcp__SERVER covers all tools of the server, and so does mcp__SERVER__*.
+func (r Rule) coversMCP(tool string) bool {
+	if !r.ofServer() {
+		return false
+	}
+	if begin, ok := strings.CutSuffix(r.Tool, "*"); ok {
+		return strings.HasPrefix(tool, begin)
+	}
+	_, _, one := strings.Cut(strings.TrimPrefix(r.Tool, MCPPrefix), "__")
+	return tool == r.Tool || !one && strings.HasPrefix(tool, r.Tool+"__")
+}
+
 // ParseRules parses entries and reports all mistakes at once.
 func ParseRules(entries []string) (Rules, error) {
 	var rules Rules

@@ -6,10 +6,13 @@ import "net"
 // the same sandbox.
 const noProxy = "localhost,127.0.0.1,::1"
 
+// URL is the address of the proxy that listens at addr, with the Client's token.
+func (c *Client) URL(addr net.Addr) string { return "http://flow:" + c.token + "@" + addr.String() }
+
 // Env is the environment by which programs find the proxy that listens at addr
 // inside, "K=V".
 func (c *Client) Env(addr net.Addr) []string {
-	url := "http://flow:" + c.token + "@" + addr.String()
+	url := c.URL(addr)
 	var env []string
 	for _, kv := range [...][2]string{{"HTTP_PROXY", url}, {"HTTPS_PROXY", url}, {"http_proxy", url}, {"https_proxy", url},
 		{"NO_PROXY", noProxy}, {"no_proxy", noProxy},

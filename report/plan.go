@@ -48,6 +48,8 @@ type PlanStep struct {
 	// Cache says whether a result of an earlier run may be taken: "", all (it
 	// depends on everything) or key (on the named files and values only).
 	Cache string `json:"cache,omitempty"`
+	// MCPServers of an agent: what each runs, or where it is.
+	MCPServers []string `json:"mcp_servers,omitempty"`
 	// Rights in words: what the allowlist lets the step do, a sentence each.
 	Rights []string `json:"rights,omitempty"`
 	// Budget of an agent, zero fields for no bound.
@@ -90,6 +92,11 @@ func PlanOf(p *workflow.Plan) PlanView {
 		if a := st.Agent; a != nil {
 			ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
 			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
+			for _, m := range a.MCPServers {
+				if a.Uses(m.Name) {
+					ps.MCPServers = append(ps.MCPServers, m.Name+": "+or(m.URL, strings.Join(m.Command, " ")))
+				}
+			}
 			ps.BudgetUSD, ps.BudgetTokens = a.Budget.CostUSD, a.Budget.Tokens
 		}
 		if c := st.Cache; c != nil {
@@ -274,6 +281,9 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		if words := budgetWords(st.BudgetUSD, st.BudgetTokens); words != "" {
 			add("budget", words)
 		}
+	}
+	if len(st.MCPServers) > 0 {
+		add("mcp servers", strings.Join(st.MCPServers, "; "))
 	}
 	if len(st.Rights) > 0 {
 		add("rights", strings.Join(st.Rights, "; "))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -13,6 +14,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
 )
 
 // AgentRequest is the static part of an agent step's conversation: what a
@@ -23,6 +25,11 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 		RunID: cfg.RunID, StepID: a.Step.ID, Attempt: a.Attempt,
 		Command: s.Command, Model: s.Model, Allowed: s.AllowedTools, Disallowed: s.DisallowedTools,
 		MaxTurns: s.MaxTurns, OnDenied: s.OnDenied, OutputSchema: s.OutputSchema, Now: time.Now, Record: cfg.Record,
+	}
+	for _, m := range s.MCPServers {
+		if s.Uses(m.Name) {
+			r.MCPServers = append(r.MCPServers, agent.MCPServer{Name: m.Name, Command: m.Command, URL: m.URL})
+		}
 	}
 	if cfg.Redact != nil {
 		r.Redact = cfg.Redact.String
@@ -68,6 +75,12 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 	}
 	out := engine.Outcome{Command: h.cfg.Redact.String(req.Prompt)}
 	req.Sandbox, req.StateDir = sb, stepDirInside(sb)
+	way, err := h.way(sb, a)
+	if err != nil {
+		return h.placeFailed(ctx, out, err)
+	}
+	defer way.close()
+	req.HTTP = way.transport()
 	req.Account = h.bank.of(a.Step)
 	req.Out = c.stdout.w
 	conv, turns, err := h.goOn(ctx, sb, a, emit)
@@ -171,6 +184,9 @@ func (h *Host) request(sb sandbox.Sandbox, a engine.Attempt) (agent.Request, err
 			return req, fmt.Errorf("evaluate append_system_prompt: %w", err)
 		}
 	}
+	if err := servers(s, a, &req); err != nil {
+		return req, err
+	}
 	context, err := contextFiles(sb, s.ContextFiles)
 	if err != nil {
 		return req, err
@@ -179,6 +195,33 @@ func (h *Host) request(sb sandbox.Sandbox, a engine.Attempt) (agent.Request, err
 		req.AppendSystem = strings.TrimSpace(req.AppendSystem + "\n\n" + context)
 	}
 	return req, nil
+}
+
+// servers evaluates what the MCP servers of the step are given.
+func servers(s *workflow.AgentStep, a engine.Attempt, req *agent.Request) error {
+	for _, m := range s.MCPServers {
+		i := slices.IndexFunc(req.MCPServers, func(x agent.MCPServer) bool { return x.Name == m.Name })
+		if i < 0 {
+			continue
+		}
+		to := &req.MCPServers[i]
+		to.Headers = map[string]string{}
+		for _, e := range slices.Concat(m.Env, m.Headers) {
+			value, err := e.Value.EvalString(a.Vars)
+			if err == nil && strings.ContainsAny(value, "\x00\r\n") && m.URL != "" || strings.ContainsRune(value, 0) {
+				err = errors.New("the value holds a line end or a NUL byte")
+			}
+			if err != nil {
+				return fmt.Errorf("evaluate %s of the MCP server %s: %w", e.Name, m.Name, err)
+			}
+			if m.URL != "" {
+				to.Headers[e.Name] = value
+			} else {
+				to.Env = append(to.Env, e.Name+"="+value)
+			}
+		}
+	}
+	return nil
 }
 
 // conversationClasses maps an agent's error class to the engine's.

@@ -214,6 +214,11 @@ func (h *Host) cacheParts(a engine.Attempt, base *checkpoint.Manifest) (cache.Pa
 		value("prompt", ag.Prompt)
 		value("system prompt", ag.SystemPrompt)
 		value("appended system prompt", ag.AppendSystemPrompt)
+		for _, m := range ag.MCPServers {
+			for _, e := range slices.Concat(m.Env, m.Headers) {
+				value("MCP server "+m.Name+" "+e.Name, e.Value)
+			}
+		}
 	}
 	ws := base.Subtree(workspaceInTar)
 	for i, k := range s.Cache.Key {

@@ -29,6 +29,7 @@ type reaching struct {
 	env       []string // beside BaseEnv
 	// placeholders stand for the secrets that are put in outside, by name.
 	placeholders map[string]string
+	client       *egress.Client // nil: it reaches nothing
 }
 
 // BaseEnv is the sandbox's, and how programs find the way out.
@@ -96,7 +97,7 @@ func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 		env = append(env, egress.TrustEnv(sandbox.TrustFile, sandbox.TrustBundle)...)
 	}
 	moveOut := h.moveIn(sb.Info().ID, client)
-	on = &reaching{Sandbox: sb, env: env, placeholders: client.Placeholders()}
+	on = &reaching{Sandbox: sb, env: env, placeholders: client.Placeholders(), client: client}
 	return on, func() { moveOut(); d.last(client.Close()) }, nil
 }
 

@@ -58,7 +58,14 @@ func (g *generator) of(in string) object {
 			o = append(o, member{k.Name, v})
 		}
 	}
+	if slices.ContainsFunc(o, func(m member) bool { return m.name == "mcp_servers" }) {
+		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "allowed_tools" })
+		o = append(o, member{"allowed_tools", []any{"Read", g.pick("mcp__srv_1", "mcp__srv_1__query", "mcp__srv_1__*")}})
+	}
 	switch in {
+	case inMCP: // a url needs a network that reaches it
+		o = slices.DeleteFunc(o, func(m member) bool { return m.name != "env" })
+		o = append(o, member{"command", []any{"server"}})
 	case inStep:
 		if i := slices.IndexFunc(o, func(m member) bool { return m.name == "run" }); i >= 0 {
 			if _, argv := o[i].value.([]any); argv {
@@ -128,10 +135,14 @@ func (g *generator) value(in string, k Key) any {
 		return []any{g.last[0]}
 	case typeTools:
 		return g.some(2, func(int) any { return g.pick("Read", "Bash(go test:*)", "Grep") })
+	case typeHeaders:
+		return object{{g.pick("X-Team", "Accept"), "x"}}
 	case typeEnv, typeOutputs:
 		return object{{g.pick("A", "b_2"), g.pick("x", "${{ run.id }}")}}
 	case typeObject:
 		return g.of(k.Of)
+	case typeServers:
+		return object{{"srv_1", g.of(k.Of)}}
 	case typeNamed:
 		return object{{"in_1", g.of(k.Of)}}
 	case typeSteps:

@@ -56,19 +56,20 @@ type runForm struct {
 }
 
 type agentForm struct {
-	Provider        string   `json:"provider"`
-	Model           string   `json:"model,omitempty"`
-	Prompt          string   `json:"prompt"`
-	System          string   `json:"system,omitempty"`
-	AppendSystem    string   `json:"append_system,omitempty"`
-	AllowedTools    []string `json:"allowed_tools"`
-	DisallowedTools []string `json:"disallowed_tools,omitempty"`
-	MaxTurns        int      `json:"max_turns"`
-	OnDenied        string   `json:"on_denied"`
-	Cassette        string   `json:"cassette,omitempty"`
-	Command         []string `json:"command,omitempty"`
-	OutputSchema    string   `json:"output_schema,omitempty"`
-	ContextFiles    []string `json:"context_files,omitempty"`
+	Provider        string     `json:"provider"`
+	Model           string     `json:"model,omitempty"`
+	Prompt          string     `json:"prompt"`
+	System          string     `json:"system,omitempty"`
+	AppendSystem    string     `json:"append_system,omitempty"`
+	AllowedTools    []string   `json:"allowed_tools"`
+	DisallowedTools []string   `json:"disallowed_tools,omitempty"`
+	MaxTurns        int        `json:"max_turns"`
+	OnDenied        string     `json:"on_denied"`
+	Cassette        string     `json:"cassette,omitempty"`
+	Command         []string   `json:"command,omitempty"`
+	OutputSchema    string     `json:"output_schema,omitempty"`
+	ContextFiles    []string   `json:"context_files,omitempty"`
+	MCPServers      [][]string `json:"mcp_servers,omitempty"`
 }
 
 // hashStep is the SHA-256 of a step's form, as hex.
@@ -118,12 +119,28 @@ func hashStep(w *Workflow, s *Step) string {
 	}
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
-			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles}
+			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles, serverForms(a.MCPServers)}
 	}
 	// A struct of strings, numbers and lists cannot fail to encode.
 	b, _ := json.Marshal(&f)
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+// serverForms are what MCP servers are made from: a form of lists, as names could hold
+// any separator.
+func serverForms(list []MCPServer) (out [][]string) {
+	for _, m := range list {
+		out = append(out, []string{m.Name, m.URL}, m.Command)
+		for _, vars := range [][]EnvVar{m.Env, m.Headers} {
+			form := []string{}
+			for _, e := range vars {
+				form = append(form, e.Name, sourceOf(e.Value))
+			}
+			out = append(out, form)
+		}
+	}
+	return out
 }
 
 func sourceOf(t *Template) string {

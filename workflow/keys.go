@@ -49,9 +49,11 @@ const (
 	typeTools     KeyType = "list of tools"
 	typeEnums     KeyType = "list of"
 	typeEnv       KeyType = "map of settings"
+	typeHeaders   KeyType = "map of headers"
 	typeOutputs   KeyType = "map of outputs"
 	typeObject    KeyType = "map"
 	typeNamed     KeyType = "map of maps"
+	typeServers   KeyType = "map of servers"
 	typeSteps     KeyType = "list of steps"
 	typeMaps      KeyType = "list of maps"
 	typeSecrets   KeyType = "list of names or maps"
@@ -98,6 +100,7 @@ const (
 	inRepeat    = "repeat"
 	inAgent     = "agent"
 	inBudget    = "budget"
+	inMCP       = "mcp_server"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
 	inAgentDefaults = "defaults.agent"
 )
@@ -250,8 +253,14 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What the step may spend, over all its attempts.", Example: "{cost_usd: 2, tokens: 500000}"},
 		{In: inAgent, Name: "on_denied", Type: typeEnum, Enum: []string{"tell", "fail"}, Default: "tell", Doc: "A refused tool call is told to the agent, or fails the step (exit code 7).", Example: "fail"},
 		{In: inAgent, Name: "output_schema", Type: typeSchema, Doc: "A JSON Schema of type object. The agent has to end with a value that it accepts; its properties are the step's outputs.", Example: "{type: object, required: [summary], properties: {summary: {type: string}}}"},
+		{In: inAgent, Name: "mcp_servers", Type: typeServers, Of: inMCP, Doc: "Servers of the Model Context Protocol whose tools, named `mcp__SERVER__TOOL`, may be allowed. Each attempt starts its own.", Example: "{db: {command: [db-mcp, --read-only]}}"},
 		{In: inAgent, Name: "context_files", Type: typeFiles, Doc: "Files of the workspace whose text is added to the system prompt when the conversation begins; none by default.", Example: "[AGENTS.md]"},
 		{In: inAgent, Name: "max_prompt_chars", Type: typeInt, Min: 100, Max: 1000000, Default: "10000", Doc: "How long the prompt may be, in characters.", Example: "50000"},
+
+		{In: inMCP, Name: "command", Type: typeStrings, Doc: "The server's program and its arguments. It runs in the sandbox, in the workspace, with the step's rights, network, `env` and secrets, and speaks over its standard input and output.", Example: "[db-mcp, --read-only]"},
+		{In: inMCP, Name: "env", Type: typeEnv, Doc: "Settings of the program, beside the step's.", Example: "{DB: \"${{ inputs.db }}\"}"},
+		{In: inMCP, Name: "url", Type: typeText, Doc: "The address of a server that speaks streamable HTTP. The step's `network` has to allow its host; a secret with `inject` for it is added to the requests.", Example: "https://mcp.example.com/mcp"},
+		{In: inMCP, Name: "headers", Type: typeHeaders, Doc: "Headers of the requests to `url`.", Example: "{X-Team: core}"},
 
 		{In: inBudget, Name: "cost_usd", Type: typeNumber, Max: 1000000, Doc: "US dollars, counted from the answers with the table of prices. Once they are spent the next request is refused, so that it is passed by one answer at most for each request in flight.", Example: "2.5"},
 		{In: inBudget, Name: "tokens", Type: typeInt, Min: 1, Max: 1000000000000, Doc: "All that a model takes and gives: input, what its cache reads and writes, output.", Example: "500000"},
@@ -271,7 +280,7 @@ func laterKeys() []Key {
 		{inStep, []string{"workflow", "with", "approve", "sandbox", "background", "ready", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
-		{inAgent, []string{"session", "mcp_servers"}},
+		{inAgent, []string{"session"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

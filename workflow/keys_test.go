@@ -58,6 +58,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			step := wrapMap(k.In, n)
 			step.Content = append(step.Content, wrapMap("foreach", wrapList(wrapMap("a", n))).Content...)
 			p.step(step, 0)
+		case inMCP:
+			p.mcpServers(wrapMap("s", n), p.stepScope(0))
 		case inBudget:
 			p.budget(n)
 		case inLint:

@@ -44,6 +44,7 @@ func (p *fileParser) agent(n *yaml.Node, sc *scope) *AgentStep {
 	if a.Provider == "replay" && a.Cassette == "" {
 		p.at("required", n, "provider replay needs a cassette")
 	}
+	p.serversFit(a, n)
 	switch {
 	case a.Provider == "acp" && len(a.Command) == 0:
 		p.at("required", n, "provider acp needs a command: the agent's program and its arguments")
@@ -87,6 +88,8 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 			a.Cassette, _ = p.str(v, "cassette")
 		case "output_schema":
 			a.OutputSchema = p.outputSchema(v)
+		case "mcp_servers":
+			a.MCPServers = p.mcpServers(v, sc)
 		case "context_files":
 			a.ContextFiles = p.contextFiles(v)
 		case "max_prompt_chars":
@@ -242,9 +245,14 @@ func (p *fileParser) toolRules(n *yaml.Node, what string) []string {
 		}
 		m := toolRule().FindStringSubmatch(r)
 		switch {
+		case strings.HasPrefix(r, mcpPrefix):
+			if !mcpToolForm().MatchString(r) {
+				d := p.at("tool", at, "%q names no tool of an MCP server", r)
+				d.Expected = []string{mcpPrefix + "SERVER__TOOL", mcpPrefix + "SERVER"}
+			}
 		case m == nil:
 			p.at("tool", at, "%q is not a tool rule; expected Name or Name(pattern)", r)
-		case strings.HasPrefix(m[1], "mcp__") || m[1] == "WebFetch" || m[1] == "WebSearch" || m[1] == "Task":
+		case m[1] == "WebFetch" || m[1] == "WebSearch" || m[1] == "Task":
 			p.at("not-supported", at, "tool %s is not supported yet", m[1])
 		case !slices.Contains(tools, m[1]):
 			d := p.at("tool", at, "unknown tool %q", m[1])

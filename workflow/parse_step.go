@@ -184,6 +184,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		p.injectable(s, x.secrets)
 	}
 	p.readable(s)
+	p.serversReached(s)
 	p.lintStep(&stepLint{s: s, n: n, nodes: x})
 	return s
 }

@@ -1,5 +1,7 @@
 package workflow
 
+import "slices"
+
 // Plan is the graph of a workflow's steps. Node indexes are stable: steps first,
 // in file order, then on_failure, then finally. What a scope holds (a group, an
 // item of foreach, a round of repeat) is its Body: a run makes nodes of it when
@@ -97,6 +99,11 @@ func (s *Step) Refs() []Ref {
 		tmpl(a.Prompt)
 		tmpl(a.SystemPrompt)
 		tmpl(a.AppendSystemPrompt)
+		for _, m := range a.MCPServers {
+			for _, e := range slices.Concat(m.Env, m.Headers) {
+				tmpl(e.Value)
+			}
+		}
 	}
 	if f := s.Foreach; f != nil {
 		expr(f.Expr)

@@ -135,6 +135,9 @@ func exclusive(in string) object {
 		return not("env", "file")
 	case inAgent:
 		return object{{"oneOf", []object{{{"required", []string{"prompt"}}}, {{"required", []string{"prompt_file"}}}}}}
+	case inMCP:
+		one := func(key string) object { return object{{"required", []string{key}}} }
+		return object{{"oneOf", []object{one("command"), one("url")}}, {"dependencies", object{{"env", []string{"command"}}, {"headers", []string{"url"}}}}}
 	case inInput:
 		return object{{"not", object{{"required", []string{"required", "default"}}, {"properties", object{{"required", object{{"const", true}}}}}}}}
 	}
@@ -269,17 +272,21 @@ func shape(k Key) object {
 	case typeNames:
 		return listOf(pattern(namePattern))
 	case typeTools:
-		return listOf(pattern(`^(` + strings.Join(tools, "|") + `)(\(.+\))?$`))
+		return listOf(pattern(`^(` + strings.Join(tools, "|") + `)(\(.+\))?$|^` + mcpTool + `$`))
 	case typeEnums:
 		return listOf(enum(k.Enum))
 	case typeEnv:
 		return mapOf(append(pattern(namePattern), member{"not", object{{"pattern", reservedPattern}}}), scalar())
+	case typeHeaders:
+		return mapOf(pattern(headerPattern), scalar())
 	case typeOutputs:
 		return mapOf(pattern(namePattern), scalar())
 	case typeObject:
 		return ref(k.Of)
 	case typeNamed:
 		return mapOf(pattern(idPattern), ref(k.Of))
+	case typeServers:
+		return mapOf(pattern(mcpServerPattern), ref(k.Of))
 	case typeSteps:
 		o := listOf(ref(k.Of))
 		if k.Required {

@@ -241,6 +241,8 @@ type AgentStep struct {
 	// raised budget lets a conversation go on.
 	Budget         Budget
 	toolsByDefault bool // none were named
+	// MCPServers give tools beside the built-in ones, in the order of the file.
+	MCPServers []MCPServer
 	// Command of provider acp: program and arguments.
 	Command []string
 	// Cassette is the folder that provider replay plays, relative to the file.

@@ -88,6 +88,7 @@ func RunExcept(t *testing.T, h Harness, except map[string]string) {
 	run("check", testCheck)
 	run("continue", testContinue)
 	run("many calls", testManyCalls)
+	run("mcp", testMCP)
 }
 
 func testConversation(t *testing.T, h Harness) {
@@ -314,5 +315,80 @@ func testContinue(t *testing.T, h Harness) {
 		if o.err == nil || o.err.Class != agent.ClassInvalid || o.err.Hint == "" || o.res.Usage.Turns != 0 {
 			t.Errorf("%s: %v, %+v", name, o.err, o.res)
 		}
+	}
+}
+
+// scripted is the scripted MCP server as a program: the test binary itself (MCPMain).
+func scripted(t *testing.T, how string) agent.MCPServer {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return agent.MCPServer{Name: "srv", Command: []string{self}, Env: []string{MCPScript + "=" + how, "GIVEN=by the server's env"}}
+}
+
+// testMCP: tools of a server are offered and called by the rules of the others.
+func testMCP(t *testing.T, h Harness) {
+	call := func(name string, in map[string]any) Call { return Call{"mcp__srv__" + name, in} }
+	script := []Turn{
+		{Tools: []Call{call("echo", map[string]any{"text": "hällo <&>"}), call("env", map[string]any{"name": "GIVEN"}), call("fail", map[string]any{})}},
+		{Tools: []Call{call("write_file", map[string]any{"name": "by-server", "text": "x"}), call("hidden", map[string]any{}), call("large", map[string]any{})}},
+		done,
+	}
+	o := converse(t, h, script, func(r *agent.Request) {
+		r.MCPServers = []agent.MCPServer{scripted(t, "serve")}
+		r.Allowed = []string{"Read", "mcp__srv__*"}
+		r.Disallowed = []string{"mcp__srv__hidden"}
+	})
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if len(o.turns) != 3 {
+		t.Fatalf("%d turns", len(o.turns))
+	}
+	for _, want := range []string{"echo: hällo <&>", "GIVEN=by the server's env", "it failed as asked"} {
+		if !strings.Contains(string(o.turns[0].Results), want) {
+			t.Errorf("the results lack %q: %s", want, o.turns[0].Results)
+		}
+	}
+	if s := string(o.turns[1].Results); strings.Contains(s, "never") || len(s) > 200<<10 { // 1 MB was given
+		t.Errorf("results of turn 2: %d bytes", len(s))
+	}
+	if b, err := os.ReadFile(filepath.Join(o.dir, "by-server")); err != nil || string(b) != "x" {
+		t.Errorf("the server's file: %q, %v", b, err)
+	}
+	if len(o.res.Denials) != 1 || o.res.Denials[0].Tool != "mcp__srv__hidden" {
+		t.Errorf("denials: %+v", o.res.Denials)
+	}
+	if o.res.Usage.ToolCalls != 6 || !strings.Contains(o.out, "● mcp__srv__echo") || !strings.Contains(o.out, "✗ it failed as asked") {
+		t.Errorf("%+v\n%s", o.res.Usage, o.out)
+	}
+	for how, want := range map[string]string{"refuse": "exit code 3: the server's last words", "many": "more than 256 tools"} {
+		o := converse(t, h, script, func(r *agent.Request) {
+			r.MCPServers, r.Allowed = []agent.MCPServer{scripted(t, how)}, []string{"mcp__srv"}
+		})
+		if o.err == nil || !strings.Contains(o.err.Error(), want) || !strings.Contains(o.err.Error(), "MCP server srv") || o.res.Usage.Turns != 0 {
+			t.Errorf("%s: %v, %+v", how, o.err, o.res.Usage)
+		}
+	}
+	o = converse(t, h, script, func(r *agent.Request) {
+		r.MCPServers, r.Allowed = []agent.MCPServer{{Name: "srv", Command: []string{"no-such-program"}}}, []string{"mcp__srv"}
+	})
+	if o.err == nil || o.err.Class != agent.ClassInvalid || !strings.Contains(o.err.Error(), "no-such-program") {
+		t.Errorf("a program that is not there: %v", o.err)
+	}
+	o = converse(t, h, script, func(r *agent.Request) {
+		r.MCPServers, r.Allowed = []agent.MCPServer{scripted(t, "serve")}, []string{"mcp__srv__ecko"}
+	})
+	if o.err == nil || o.err.Class != agent.ClassInvalid || !strings.Contains(o.err.Error(), "no MCP server has mcp__srv__ecko") {
+		t.Errorf("a tool that is not there: %v", o.err)
+	}
+	// A server that dies is told to the model, which may go on.
+	o = converse(t, h, []Turn{{Tools: []Call{call("echo", map[string]any{"text": "x"})}}, done}, func(r *agent.Request) {
+		r.MCPServers, r.Allowed = []agent.MCPServer{scripted(t, "die")}, []string{"mcp__srv"}
+	})
+	if o.err != nil || !strings.Contains(string(o.turns[0].Results), "exit code 4: the server dies") {
+		t.Errorf("a server that dies: %v, %+v", o.err, o.turns)
 	}
 }

@@ -17,7 +17,12 @@ import (
 	"flowrun.dev/flow/agent/gateway"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if agenttest.MCPMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // options of a provider that talks to a scripted API and does not wait.
 func options(t *testing.T, url string) anthropic.Options {

@@ -83,6 +83,9 @@ func (p *Process) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// Done is closed when the program and everything that it started have ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
 // Finish says that nothing more will be asked: the program ends by itself.
 func (p *Process) Finish() { _ = p.IO.CloseWrite() }
 

@@ -12,7 +12,12 @@ import (
 	"flowrun.dev/flow/agent/gateway"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if agenttest.MCPMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const realKey = "sk-test-real-key-0123456789"
 

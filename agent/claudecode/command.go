@@ -53,6 +53,9 @@ func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token str
 		"--permission-prompt-tool", "stdio", "--permission-mode", "default",
 		"--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands",
 		"--tools", strings.Join(policy.Offered(), ",")}
+	if names := serverNames(r); len(names) > 0 {
+		argv = append(argv, "--mcp-config", serverConfig(names))
+	}
 	if len(r.Continue) > 0 {
 		c.file = configDir(r) + "/go-on/" + session + ".jsonl"
 		argv = append(argv, "--resume", c.file)

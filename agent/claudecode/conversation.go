@@ -12,6 +12,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/gateway"
 	"flowrun.dev/flow/agent/loop"
+	"flowrun.dev/flow/agent/mcp"
 	"flowrun.dev/flow/agent/screen"
 	"flowrun.dev/flow/agent/tools"
 	"flowrun.dev/flow/sandbox"
@@ -27,6 +28,8 @@ type conversation struct {
 	screen  *screen.Screen
 	stop    context.CancelCauseFunc
 	session *gateway.Session
+	servers *mcp.Servers
+	calling sync.WaitGroup // calls of servers' tools
 	p       *process
 
 	// Of the goroutine that reads events.
@@ -77,10 +80,13 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 		return c.res, failure(err)
 	}
 	c.p = p
-	if err := c.listen(ctx); err != nil {
+	calls, endCalls := context.WithCancelCause(ctx)
+	if err := c.listen(calls); err != nil {
 		c.fail(err)
 	}
 	exit, err := p.Wait()
+	endCalls(errors.New("the CLI has ended"))
+	c.calling.Wait()
 	err = c.ended(ctx, exit, err)
 	// The gateway counts what was paid for, broken answers as well.
 	spent := c.session.Spent()
@@ -141,16 +147,16 @@ func (c *conversation) closeTurn() {
 
 const initID = "init"
 
-// initialize is the first message: it registers the gate.
-func initialize() any {
+// initialize is the first message: it registers the gate, and us as the MCP servers.
+func initialize(servers []string) any {
 	hook := map[string]any{"matcher": nil, "hookCallbackIds": []string{"gate"}, "timeout": 600, "onFailure": "block"}
 	return map[string]any{"type": "control_request", "request_id": initID,
-		"request": map[string]any{"subtype": "initialize", "hooks": map[string]any{"PreToolUse": []any{hook}}}}
+		"request": map[string]any{"subtype": "initialize", "hooks": map[string]any{"PreToolUse": []any{hook}}, "sdkMcpServers": servers}}
 }
 
 // listen serves the CLI until its output ends. An error means that it must be ended.
 func (c *conversation) listen(ctx context.Context) error {
-	if err := c.p.send(initialize()); err != nil {
+	if err := c.p.send(initialize(serverNames(c.r))); err != nil {
 		return err
 	}
 	for {
@@ -251,6 +257,9 @@ func (c *conversation) began(line []byte) error {
 		}
 	}
 	for _, s := range e.MCPServers {
+		if slices.Contains(serverNames(c.r), s.Name) {
+			continue
+		}
 		return invalid("", "use provider claude-code: the CLI %s has the MCP server %s, which the step does not name", e.Version, s.Name)
 	}
 	return nil

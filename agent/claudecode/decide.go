@@ -24,6 +24,8 @@ func (c *conversation) asked(ctx context.Context, line []byte) error {
 	switch q.Request.Subtype {
 	case "hook_callback":
 		return c.gate(ctx, q.RequestID, line)
+	case "mcp_message":
+		return c.mcpMessage(ctx, q.RequestID, line)
 	case "can_use_tool":
 		// What the hook allowed and the CLI would still ask a person about (its own
 		// settings, for example). The rules are the step's, so the answer is the same.

@@ -10,7 +10,9 @@
 //     a CLI that says it has another one is ended before it is asked anything.
 //  2. Every call is judged here, in a PreToolUse hook whose failure blocks. A CLI
 //     that does not confirm that it knows such hooks is not used.
-//  3. Nothing of the workspace configures the CLI: no setting source, no MCP server,
+//     The step's MCP servers are connected here (package mcp), and the CLI reaches their
+//     allowed tools through us.
+//  3. Nothing of the workspace configures the CLI: no setting source, no MCP server of its own,
 //     no CLAUDE.md, one configuration directory of its own for each attempt.
 //  4. The key of the API is not in the sandbox. The CLI gets the conversation's token
 //     over its stdin, never in its arguments or environment, and children cannot
@@ -23,5 +25,5 @@
 // Measured with version 2.1.330; other versions are used when they pass 1 and 2.
 //
 // Imports of this module: agent, agent/anthropic, agent/child, agent/gateway,
-// agent/loop, agent/screen, agent/tools and sandbox.
+// agent/loop, agent/mcp, agent/screen, agent/tools and sandbox.
 package claudecode

@@ -39,7 +39,7 @@ func Probe(ctx context.Context, sb sandbox.Sandbox, path string) (version string
 	if err != nil {
 		return version, err
 	}
-	err = p.send(initialize())
+	err = p.send(initialize(nil))
 	for ours := false; err == nil && !ours; {
 		var line []byte
 		if line, err = p.next(); err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"flowrun.dev/flow/agent/child"
@@ -20,6 +21,8 @@ const maxLine = 64 << 20
 type process struct {
 	*child.Process
 	lines *bufio.Reader
+
+	sending sync.Mutex
 }
 
 func start(ctx context.Context, sb sandbox.Sandbox, c command) (*process, error) {
@@ -37,6 +40,8 @@ func (p *process) send(v any) error {
 	if err != nil {
 		return fmt.Errorf("encode a control message: %w", err)
 	}
+	p.sending.Lock()
+	defer p.sending.Unlock()
 	_, err = p.Write(append(raw, '\n'))
 	return err
 }

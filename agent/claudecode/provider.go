@@ -12,6 +12,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/child"
 	"flowrun.dev/flow/agent/gateway"
+	"flowrun.dev/flow/agent/mcp"
 	"flowrun.dev/flow/sandbox"
 )
 
@@ -183,6 +184,13 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 			err = failure(err)
 		}
 		return c.res, err
+	}
+	if c.servers, err = mcp.Start(ctx, r, policy); err != nil {
+		return c.res, failure(err)
+	}
+	defer c.servers.Close()
+	for _, spec := range c.servers.Specs() {
+		c.offered = append(c.offered, spec.Name)
 	}
 	url, closeAPI, err := child.Serve(ctx, r.Sandbox, gw)
 	if err != nil {

@@ -17,7 +17,9 @@
 //     request; its error ends the conversation. Usage counts every answer.
 //  5. Only end_turn and stop_sequence are success. max_tokens, refusal, a full
 //     context window and an unknown stop reason are failures; pause_turn goes on.
-//  6. Every error is an *agent.Error.
+//  6. MCP servers are connected before the first request and end with the conversation;
+//     what they offer is judged and executed like the other tools.
+//  7. Every error is an *agent.Error.
 //
-// Imports of this module: agent, agent/screen, agent/tools and sandbox.
+// Imports of this module: agent, agent/mcp, agent/screen, agent/tools and sandbox.
 package loop

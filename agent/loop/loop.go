@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/mcp"
 	"flowrun.dev/flow/agent/screen"
 	"flowrun.dev/flow/agent/tools"
 )
@@ -32,6 +33,7 @@ type conversation struct {
 	screen *screen.Screen
 
 	structured *structured
+	servers    *mcp.Servers
 
 	messages []Input
 	res      agent.Result
@@ -65,6 +67,11 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 	if over, err := c.restore(); over || err != nil {
 		return c.res, err
 	}
+	if c.servers, err = mcp.Start(ctx, r, policy); err != nil {
+		return c.res, classify(err)
+	}
+	defer c.servers.Close()
+	c.specs = append(c.specs, c.servers.Specs()...)
 	for index := len(r.Continue); ; index++ {
 		done, err := c.turn(ctx, index)
 		switch {
@@ -213,7 +220,11 @@ func (c *conversation) call(ctx context.Context, b block) (tools.Result, error) 
 		return tools.Result{Text: "Permission denied: " + d.Reason, IsError: true}, nil
 	}
 	c.screen.Call(b.Name, b.Input)
-	res, err := c.set.Run(ctx, b.Name, b.Input)
+	run := c.set.Run
+	if strings.HasPrefix(b.Name, agent.MCPPrefix) {
+		run = c.servers.Call
+	}
+	res, err := run(ctx, b.Name, b.Input)
 	if err != nil {
 		return res, err
 	}

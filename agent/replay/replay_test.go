@@ -15,7 +15,12 @@ import (
 	"flowrun.dev/flow/agent/replay"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if agenttest.MCPMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // TestConformance writes each script as a cassette.
 func TestConformance(t *testing.T) {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"flowrun.dev/flow/agent/agenttest"
 	"flowrun.dev/flow/egress"
 )
 
@@ -148,13 +149,21 @@ func (w *testWorld) write(dir string) (name string, err error) {
 }
 
 // cmdWorld is the script command `world`: it starts one, with a host files.test that
-// serves the folder srv, and writes its certificate authority to world.pem.
+// serves the folder srv, a host mcp.test with the scripted MCP server, and writes its certificate authority to world.pem.
 func cmdWorld(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: world")
 	}
 	w := newTestWorld(scriptTB{ts: ts})
 	w.serve("files.test", http.FileServer(http.Dir(ts.MkAbs("srv"))))
+	mcp := agenttest.MCPHandler()
+	w.serve("mcp.test", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer s3cret-of-the-day" || r.Header.Get("X-Team") != "core" {
+			http.Error(rw, "who are you", http.StatusUnauthorized)
+			return
+		}
+		mcp.ServeHTTP(rw, r)
+	}))
 	name, err := w.write(ts.Getenv("WORK"))
 	ts.Check(err)
 	ts.Setenv(worldEnv, name)
