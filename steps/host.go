@@ -94,7 +94,8 @@ type Config struct {
 
 // Host implements engine.Runner for one run.
 type Host struct {
-	cfg Config
+	cfg     Config
+	network sandbox.Network // of the run's sandboxes
 
 	// mu guards what follows; creating holds it so that parallel first steps
 	// wait for one sandbox.
@@ -133,7 +134,7 @@ func NewHost(cfg Config) *Host {
 	if cfg.Output == nil {
 		cfg.Output = func(string, Stream, []byte) {}
 	}
-	return &Host{cfg: cfg, last: cfg.Restore, base: cfg.Base, covered: cfg.Restore, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
+	return &Host{cfg: cfg, network: networkOf(cfg.Workflow), last: cfg.Restore, base: cfg.Base, covered: cfg.Restore, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
 }
 
 var _ engine.Runner = (*Host)(nil)

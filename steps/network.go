@@ -13,10 +13,10 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
-// network of the run's sandboxes: the host's as soon as one step has it. The others
+// networkOf is that of the run's sandboxes: the host's as soon as one step has it. The others
 // are then refused sockets (reaching), or the preflight has refused the file.
-func (h *Host) network() sandbox.Network {
-	if stepWith(h.cfg.Workflow, workflow.NetworkFull) != nil {
+func networkOf(w *workflow.Workflow) sandbox.Network {
+	if stepWith(w, workflow.NetworkFull) != nil {
 		return sandbox.NetworkFull
 	}
 	return sandbox.NetworkNone
@@ -65,7 +65,7 @@ func (h *Host) connect(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt
 	case workflow.NetworkAllow:
 		return h.connectTo(ctx, sb, a, emit)
 	}
-	if h.network() == sandbox.NetworkFull && h.cfg.Capabilities.SocketRights {
+	if h.network == sandbox.NetworkFull && h.cfg.Capabilities.SocketRights {
 		return &reaching{Sandbox: sb, noSockets: true}, func() {}, nil
 	}
 	return sb, h.moveIn(sb.Info().ID, nil), nil
@@ -123,7 +123,7 @@ func (h *Host) credentials(s *workflow.Step) (out []egress.Credential) {
 // caught ports: those of the web, and the low ones that a list names. Higher ones
 // are left to what the steps themselves listen on; there the proxy has to be asked.
 func (h *Host) catch() []int {
-	if h.network() != sandbox.NetworkNone || !h.cfg.Capabilities.EgressList {
+	if h.network != sandbox.NetworkNone || !h.cfg.Capabilities.EgressList {
 		return nil
 	}
 	var ports []int

@@ -91,7 +91,7 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(h.cfg.Workflow.Sandbox.Limits), Network: h.network(), Trust: trust, Catch: h.catch(), Mounts: h.cfg.Mounts})
+	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(h.cfg.Workflow.Sandbox.Limits), Network: h.network, Trust: trust, Catch: h.catch(), Mounts: h.cfg.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
