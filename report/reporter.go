@@ -46,9 +46,9 @@ type Config struct {
 	Attempt  int
 	// Plan gives the steps in order and their number; nil when unknown.
 	Plan *workflow.Plan
-	// Before are the steps that ended before this attempt (a resume): their
-	// status, denials and cost count in the summary.
-	Before []StepRow
+	// Past are the events before this attempt (a resume): what steps became, what was
+	// denied and what it cost count in the summary.
+	Past []engine.Event
 	// Sandbox is what the run is going to use, as the preflight chose it (without an
 	// ID); the first line names it. Zero when unknown.
 	Sandbox engine.SandboxCreated

@@ -340,12 +340,16 @@ func TestLastLine(t *testing.T) {
 func TestResume(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	r := mustNew(t, Plain, Config{Out: &out, RunID: "r1", Workflow: "w", Plan: testPlan(), Before: []StepRow{
-		{ID: "init", Status: engine.StepSucceeded, Attempts: 1},
-		{ID: "implement", Status: engine.StepSucceeded, Attempts: 1, Denied: 2, CostUSD: 0.5},
-		{ID: "test", Status: engine.StepFailed, Attempts: 3},
-	}})
 	ok := engine.Outcome{Status: engine.StepSucceeded}
+	r := mustNew(t, Plain, Config{Out: &out, RunID: "r1", Workflow: "w", Plan: testPlan(), Past: []engine.Event{
+		{Body: engine.RunStarted{RunID: "r1", Workflow: "w"}},
+		{Body: engine.StepStarted{Step: "init", Attempt: 1}},
+		{Body: engine.StepFinished{Step: "init", Attempt: 1, Outcome: ok}},
+		{Body: engine.StepFinished{Step: "implement", Attempt: 1, Outcome: engine.Outcome{Status: engine.StepSucceeded, Agent: &engine.AgentUsage{Denied: 2, CostUSD: 0.5}}}},
+		{Body: engine.StepStarted{Step: "test", Attempt: 3}},
+		{Body: engine.StepFinished{Step: "test", Attempt: 3, Outcome: engine.Outcome{Status: engine.StepFailed}}},
+		{Body: engine.RunFinished{Status: engine.RunFailed}},
+	}})
 	perform(r, []play{
 		ev(0, engine.RunResumed{Attempt: 2, Reset: []engine.StepReset{{Step: "test", Reason: "it failed"}}}),
 		ev(0, engine.StepStarted{Step: "test", Attempt: 4}),

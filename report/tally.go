@@ -40,13 +40,11 @@ func newTally(cfg Config) *tally {
 			t.step(cfg.Plan.Nodes[i].Step.ID)
 		}
 	}
-	for _, row := range cfg.Before {
-		t.set(row.ID, row.Status)
-		st := t.step(row.ID)
-		st.attempt, st.duration = row.Attempts, time.Duration(row.Duration)
-		t.denied += row.Denied
-		t.cost += row.CostUSD
+	for _, e := range cfg.Past {
+		t.observe(e)
 	}
+	t.begin, t.end, t.finished = time.Time{}, time.Time{}, nil // of this attempt
+	t.attempt = cfg.Attempt
 	return t
 }
 

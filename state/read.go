@@ -260,6 +260,28 @@ func (s *Store) Events(ctx context.Context, id string, after int64) ([]engine.Ev
 	return out, wrap("read events of run "+id, err)
 }
 
+// Start reads a run's first event: with the definition that it froze.
+func (s *Store) Start(ctx context.Context, id string) (engine.RunStarted, error) {
+	var out engine.RunStarted
+	found := ErrNotFound
+	err := s.each(ctx, `SELECT e.type, e.body FROM runs r JOIN events e ON e.id = (r.key << 32) | 1 WHERE r.id = ?`, []any{id}, func(r *sql.Rows) error {
+		var row eventRow
+		if err := r.Scan(&row.typ, &row.body); err != nil {
+			return err
+		}
+		b, wrong := engine.Decode(row.typ, row.body)
+		if out, _ = b.(engine.RunStarted); wrong == nil && out.RunID == "" {
+			wrong = fmt.Errorf("%w: its first event is %s", ErrCorrupt, row.typ)
+		}
+		found = nil
+		return wrong
+	})
+	if err == nil {
+		err = found
+	}
+	return out, wrap("read the start of run "+id, err)
+}
+
 // eventRow is an event as it is stored.
 type eventRow struct {
 	seq, at int64

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"golang.org/x/sync/errgroup"
+
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/state"
@@ -114,7 +116,7 @@ type continuation struct {
 
 // goOn runs what is left of a run that this process owns.
 func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, c *continuation, f *resumeFlags) error {
-	run, plan, resumed, id := c.run, c.plan, c.resumed, c.run.ID
+	run, plan, resumed := c.run, c.plan, c.resumed
 	if c.text != nil {
 		resumed.Text, resumed.Files = c.text, plan.Workflow.Files
 		run.Redefine(plan)
@@ -133,12 +135,8 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 		return err
 	}
 	owner.SetKinds(kindsOf(plan))
-	before, err := stepRows(ctx, store, id)
-	if err != nil {
-		return err
-	}
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		before: before, secrets: secrets, redact: set, output: f.output, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
+		past: c.events, secrets: secrets, redact: set, output: f.output, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
 	return s.drive(ctx)
 }
 
@@ -187,19 +185,23 @@ func (p *past) baseOf(checkpoint string) string {
 
 // replay folds the events of a run over its frozen definition.
 func replay(ctx context.Context, store *state.Store, root, id string) (*past, error) {
-	events, err := store.Events(ctx, id, 0)
+	started, err := store.Start(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if len(events) == 0 {
-		return nil, fmt.Errorf("read run %s: it has no events", id)
-	}
-	started, ok := events[0].Body.(engine.RunStarted)
-	if !ok {
-		return nil, fmt.Errorf("read run %s: its first event is %s", id, events[0].Body.Type())
-	}
-	plan, err := frozen(root, started.Path, started.Text, started.Files)
-	if err != nil {
+	// To parse and to read take most of a long run's resume, and need each other little.
+	var plan *workflow.Plan
+	var events []engine.Event
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		plan, err = frozen(root, started.Path, started.Text, started.Files)
+		return err
+	})
+	g.Go(func() (err error) {
+		events, err = store.Events(ctx, id, 0)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	run := engine.NewRun(plan)

@@ -29,7 +29,7 @@ type session struct {
 	opening engine.Body
 	options engine.Options
 	project string
-	before  []report.StepRow
+	past    []engine.Event // of a resumed run
 	secrets map[string]string
 	redact  *redact.Set
 	output  string
@@ -121,7 +121,7 @@ func (s *session) reporter() (report.Reporter, error) {
 			kind = report.JSON
 		}
 	}
-	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Before: s.before, Attempt: s.run.Attempt, Terminal: term,
+	cfg := report.Config{Out: s.a.out, Style: s.a.style(), RunID: s.run.ID, Workflow: s.plan.Workflow.Name, Plan: s.plan, Past: s.past, Attempt: s.run.Attempt, Terminal: term,
 		Sandbox: engine.SandboxCreated{Driver: s.driver.driver.Name(), Tier: string(s.driver.caps.Tier), Reason: s.driver.caps.Weakness()}}
 	rep, err := report.New(kind, cfg)
 	if err != nil {
