@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,7 +172,7 @@ func (s *Store) bytes() (int64, error) {
 
 // hashText finds what could be the hash of a content in an event: turns of
 // conversations name theirs. One too many keeps a content, and does no harm.
-var hashText = regexp.MustCompile(`"[0-9a-f]{64}"`)
+var hashText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"[0-9a-f]{64}"`) })
 
 // sweep removes the contents that nothing reaches. Only while no other process has
 // the state open for writing: it could be about to name one that it found here.
@@ -269,7 +270,7 @@ func (s *Store) reachableFrom(ctx context.Context, where string, args ...any) (m
 		if err := rows.Scan(&body); err != nil {
 			return err
 		}
-		for _, m := range hashText.FindAll(body, -1) {
+		for _, m := range hashText().FindAll(body, -1) {
 			var h checkpoint.Hash
 			if _, err := hex.Decode(h[:], m[1:len(m)-1]); err == nil {
 				live[h] = true

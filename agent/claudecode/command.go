@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/sandbox"
@@ -160,11 +161,11 @@ func steers(name string) bool {
 	return false
 }
 
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+var plainName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`) })
 
 // fileName makes a step's id into the name of a folder.
 func fileName(id string) string {
-	if plainName.MatchString(id) {
+	if plainName().MatchString(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))

@@ -48,7 +48,10 @@ func (a *app) mounts(plan *workflow.Plan, o engine.Options, tier sandbox.Tier) [
 	plan.Workflow.Walk(func(s *workflow.Step) {
 		wanted = wanted || s.Kind == workflow.KindAgent && steps.ProviderFor(engine.Attempt{Step: s, Options: o}) == claudecode.Name
 	})
-	if path, _ := a.claude(); wanted && path != "" {
+	if !wanted {
+		return nil
+	}
+	if path, _ := a.claude(); path != "" {
 		return []sandbox.Mount{{Host: path, To: claudecode.InsidePath}}
 	}
 	return nil
