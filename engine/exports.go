@@ -39,6 +39,15 @@ func (r *Run) exported(node int) Exports {
 	return out
 }
 
+// ExportsFor is what a step is given, for who looks at it later.
+func (r *Run) ExportsFor(step string) Exports {
+	i, ok := r.find(step)
+	if !ok {
+		return Exports{}
+	}
+	return r.exported(i)
+}
+
 type exportWalk struct {
 	r    *Run
 	out  *Exports

@@ -44,7 +44,8 @@ type RunView struct {
 // StepRow is one step of a run.
 type StepRow struct {
 	ID       string            `json:"id"`
-	Kind     string            `json:"kind"` // run, agent
+	Name     string            `json:"name,omitempty"` // its title
+	Kind     string            `json:"kind"`           // run, agent
 	Status   engine.StepStatus `json:"status"`
 	Attempts int               `json:"attempts"`
 	Duration Seconds           `json:"duration_seconds"` // of the last attempt
@@ -62,7 +63,11 @@ type StepRow struct {
 	Denials      []engine.Denial `json:"denials,omitempty"`
 	Stderr       engine.Excerpt  `json:"stderr"` // of the last attempt
 	Stdout       engine.Excerpt  `json:"stdout"`
-	Records      []RecordView    `json:"records,omitempty"` // every attempt, the first one first
+	Summary      string          `json:"summary,omitempty"` // Markdown that it wrote ($FLOW_SUMMARY)
+	Cached       string          `json:"cached,omitempty"`  // the run whose result was taken
+	// Accepted: it did not end well, and continue_on_error takes that as a result.
+	Accepted bool         `json:"accepted,omitempty"`
+	Records  []RecordView `json:"records,omitempty"` // every attempt, the first one first
 }
 
 // RecordView is one attempt of a step.
@@ -80,7 +85,7 @@ type RecordView struct {
 func (r *StepRow) FromOutcome(o engine.Outcome) {
 	r.Status, r.Class, r.ExitCode, r.Error = o.Status, o.Class, o.ExitCode, o.Error
 	r.Duration, r.Stdout, r.Stderr = Seconds(o.Duration), o.Stdout, o.Stderr
-	r.Changed, r.ChangedCount, r.Usage = o.Changed, o.ChangedCount, o.Usage
+	r.Changed, r.ChangedCount, r.Usage, r.Cached = o.Changed, o.ChangedCount, o.Usage, o.Cached
 	if a := o.Agent; a != nil {
 		r.CostUSD, r.Denied, r.Denials = a.CostUSD, a.Denied, a.Denials
 	}

@@ -16,7 +16,9 @@ type Shell struct {
 	// sandbox may.
 	Step *workflow.Step
 	Vars workflow.Vars
-	Argv []string
+	// Exports of the steps before it.
+	Exports engine.Exports
+	Argv    []string
 	// Env is added to the environment, "K=V".
 	Env                   []string
 	Stdin, Stdout, Stderr *os.File
@@ -33,7 +35,7 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 	}
 	env, rights := sb.BaseEnv(), sandbox.Rights{}
 	if s.Step != nil {
-		a := engine.Attempt{RunID: h.cfg.RunID, Step: s.Step, Attempt: 1, Vars: s.Vars}
+		a := engine.Attempt{RunID: h.cfg.RunID, Step: s.Step, Attempt: 1, Vars: s.Vars, Exports: s.Exports}
 		if env, err = h.environment(sb, a); err != nil {
 			return sandbox.Result{}, fmt.Errorf("make the environment of step %s: %w", s.Step.ID, err)
 		}

@@ -71,13 +71,45 @@ func runRow(i state.RunInfo) report.RunRow {
 }
 
 func cmdShow(a *app) *cobra.Command {
-	return &cobra.Command{
+	var summary bool
+	c := &cobra.Command{
 		Use: "show [RUN]", Short: "Show what happened in a run", Long: "Shows a run's steps, what they changed, why it stopped, and the command that continues it." + exitHelp(0, 2, 3),
-		Example: "  flow show\n  flow show latest-failed --json", Args: atMost(1, "one run"),
+		Example: "  flow show\n  flow show latest-failed --json\n  flow show --summary > run.md", Args: atMost(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.show(cmd.Context(), first(append(args, "latest")...))
+			word := first(append(args, "latest")...)
+			if summary {
+				return a.showSummary(cmd.Context(), word)
+			}
+			return a.show(cmd.Context(), word)
 		},
 	}
+	c.Flags().BoolVar(&summary, "summary", false, "as Markdown, with what steps wrote to $FLOW_SUMMARY")
+	return c
+}
+
+// showSummary prints what `flow run --summary` writes.
+func (a *app) showSummary(ctx context.Context, word string) error {
+	store, id, err := a.found(ctx, word)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	root, err := project(store.Dir())
+	if err != nil {
+		return err
+	}
+	past, err := replay(ctx, store, root, id)
+	if err != nil {
+		return err
+	}
+	v, err := resultView(ctx, store, past.run)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return report.WriteJSON(a.out, v)
+	}
+	return report.Summary(a.out, v)
 }
 
 // found opens the state for reading and resolves a run.

@@ -26,6 +26,7 @@ type resumeFlags struct {
 	from, envFile, output string
 	accept, keepSource    bool
 	grace                 time.Duration
+	reports               reportFlags
 }
 
 func cmdResume(a *app) *cobra.Command {
@@ -47,11 +48,15 @@ func cmdResume(a *app) *cobra.Command {
 	fl.BoolVar(&f.keepSource, "keep-source", false, "workspace.from changed since: go on with it as it was imported")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json")
+	f.reports.add(c)
 	fl.DurationVar(&f.grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	return c
 }
 
 func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
+	if err := f.reports.check(); err != nil {
+		return err
+	}
 	if store, err := a.readState(); err != nil {
 		return err
 	} else if store == nil {
@@ -136,7 +141,7 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	}
 	owner.SetKinds(kindsOf(plan))
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		past: c.events, secrets: secrets, redact: set, output: f.output, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
+		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
 	return s.drive(ctx)
 }
 

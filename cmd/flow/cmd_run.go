@@ -26,6 +26,7 @@ type runFlags struct {
 	options                 engine.Options
 	dryRun                  bool
 	record                  string
+	reports                 reportFlags
 }
 
 func cmdRun(a *app) *cobra.Command {
@@ -51,6 +52,7 @@ func cmdRun(a *app) *cobra.Command {
 	fl.DurationVar(&f.options.Grace, "grace", 10*time.Second, "how long finally may take after Ctrl-C or SIGTERM")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json (default: tui on a terminal, else plain)")
 	fl.StringVar(&f.resume, "resume", "", "auto: continue the newest unfinished run of the same file, inputs, source tree and CI run, if there is one")
+	f.reports.add(c)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and start nothing")
 	return c
 }
@@ -70,6 +72,9 @@ func (f *runFlags) check(plan *workflow.Plan) error {
 	}
 	if f.record != "" && f.options.Replay != "" {
 		return &usageError{msg: "--record and --replay do not go together: what is played is recorded already"}
+	}
+	if err := f.reports.check(); err != nil {
+		return err
 	}
 	if _, ok := plan.ByID[f.options.Until]; f.options.Until != "" && !ok {
 		return &usageError{msg: fmt.Sprintf("--until: there is no step %q", f.options.Until)}
@@ -136,7 +141,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	}
 	defer owner.Close()
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, options: f.options, project: root,
-		secrets: secrets, redact: set, output: f.output, record: f.record}
+		secrets: secrets, redact: set, output: f.output, record: f.record, reports: f.reports}
 	return s.drive(ctx)
 }
 

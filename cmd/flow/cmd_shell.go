@@ -75,6 +75,7 @@ func (a *app) shell(ctx context.Context, word string, argv []string, f *shellFla
 		if sh.Step, sh.Vars, err = a.shellStep(ctx, store, run, step, f.envFile != ""); err != nil {
 			return err
 		}
+		sh.Exports = run.ExportsFor(step)
 	}
 	secrets, set := map[string]string(nil), (*redact.Set)(nil)
 	if f.envFile != "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -34,6 +35,7 @@ type session struct {
 	redact  *redact.Set
 	output  string
 	record  string // folder of recorded conversations, "" for none
+	reports reportFlags
 	// restore and base are the checkpoints of a resumed run, spent what its agents
 	// spent in earlier attempts.
 	restore, base string
@@ -77,7 +79,8 @@ func (s *session) drive(ctx context.Context) error {
 	stop()
 	if err != nil {
 		rep.Close()
-		return s.redact.Error(err)
+		// What there is of the run is reported all the same, if the state can be read.
+		return s.redact.Error(errors.Join(err, s.reports.write(ctx, s.a, s.store, s.run)))
 	}
 	cause := s.run.Cause
 	if err := s.applyAfterRun(ctx, status); err != nil {
@@ -89,8 +92,12 @@ func (s *session) drive(ctx context.Context) error {
 	if err := rep.Close(); err != nil {
 		return fmt.Errorf("print the run: %w", err)
 	}
+	reported := s.reports.write(ctx, s.a, s.store, s.run)
 	if code == codeOK {
-		return nil
+		return reported
+	}
+	if reported != nil {
+		fmt.Fprintf(s.a.err, "flow: %v\n", reported)
 	}
 	return printed{&runError{run: s.run.ID, status: status, class: s.run.Class, cause: cause}}
 }
