@@ -34,6 +34,7 @@ import (
 var groups = []group{
 	{"binary", binary},
 	{"startup", startup},
+	{"memory", memory},
 	{"durability", durability},
 	{"host", func(b *runner) ([]row, error) { return sequential(b, "host", 2*time.Millisecond) }},
 	{"local", func(b *runner) ([]row, error) { return sequential(b, "local", 3*time.Millisecond) }},
@@ -183,6 +184,15 @@ func writePage(name string, rows []row) error {
 	s.WriteString("\nDriver `host` works in a private copy of an empty workspace. Every step is stored by one transaction with `synchronous=FULL`, its execution\n" +
 		"record and its checkpoint row. A step's cost is the difference of a run of N steps and a run of one, by N-1. Memory is the peak resident size\n" +
 		"of the flow process; most of it is file pages of the binary, which it shares with every other flow (a line says how much).\n")
+	var missed []string
+	for _, w := range whys {
+		if slices.ContainsFunc(rows, func(r row) bool { return strings.HasPrefix(r.What, w.row) && r.verdict() == "**missed**" }) {
+			missed = append(missed, fmt.Sprintf("- **%s**: %s", strings.TrimSpace(strings.Trim(w.row, ",: ")), w.why))
+		}
+	}
+	if len(missed) > 0 {
+		s.WriteString("\n## What is missed, and why\nFrom profiles (perf, `GODEBUG=inittrace=1`, strace) of the version that wrote these lines.\n" + strings.Join(missed, "\n") + "\n")
+	}
 	return os.WriteFile(name, []byte(s.String()), 0o644)
 }
 
