@@ -79,6 +79,10 @@ type SandboxCreated struct {
 	Tier   string `json:"tier"`
 	// Reason why the tier is not a stronger one, "" for the strongest.
 	Reason string `json:"reason,omitempty"`
+	// Use is "" for the run's own sandbox, else fresh (of one step), pool, or named:
+	// then Name is its name in the file. Forks of steps that overlap are not told of.
+	Use  string `json:"use,omitempty"`
+	Name string `json:"name,omitempty"`
 }
 type SandboxClosed struct {
 	ID string `json:"id"`

@@ -142,7 +142,7 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 	case RunResumed:
 		ok = r.resume(e, b)
 	case SandboxCreated:
-		if ok = r.Status == RunRunning; ok {
+		if ok = r.Status == RunRunning; ok && b.Use == "" {
 			r.Sandbox = b.ID
 		}
 	case SandboxClosed:

@@ -32,6 +32,9 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		if b.Driver == n.t.sandbox.Driver && b.Tier == n.t.sandbox.Tier {
 			break // the first line said so
 		}
+		if b.Name != "" {
+			return append(dst, n.paint(toneDim, "flow: sandbox "+clean(b.Name)+": "+placeOf(b)))
+		}
 		return append(dst, n.paint(toneDim, "flow: "+placeOf(b)))
 	case engine.ConditionEvaluated:
 		if b.Error != "" {

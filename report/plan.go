@@ -53,13 +53,15 @@ type PlanStep struct {
 	// Rights in words: what the allowlist lets the step do, a sentence each.
 	Rights []string `json:"rights,omitempty"`
 	// Budget of an agent, zero fields for no bound.
-	BudgetUSD       float64  `json:"budget_usd,omitempty"`
-	BudgetTokens    int64    `json:"budget_tokens,omitempty"`
-	Secrets         []string `json:"secrets"` // names only
-	Network         string   `json:"network"` // none, full, or "only" and the hosts
-	Timeout         Seconds  `json:"timeout_seconds,omitempty"`
-	MaxAttempts     int      `json:"max_attempts,omitempty"` // 0: the default for infrastructure errors only
-	ContinueOnError bool     `json:"continue_on_error,omitempty"`
+	BudgetUSD    float64  `json:"budget_usd,omitempty"`
+	BudgetTokens int64    `json:"budget_tokens,omitempty"`
+	Secrets      []string `json:"secrets"` // names only
+	// Sandbox in words, "" for the run's own.
+	Sandbox         string  `json:"sandbox,omitempty"`
+	Network         string  `json:"network"` // none, full, or "only" and the hosts
+	Timeout         Seconds `json:"timeout_seconds,omitempty"`
+	MaxAttempts     int     `json:"max_attempts,omitempty"` // 0: the default for infrastructure errors only
+	ContinueOnError bool    `json:"continue_on_error,omitempty"`
 }
 
 // PlanOf turns a plan into its view. Driver and network are the file's; a caller
@@ -77,6 +79,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 			Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
 			Network: or(st.Network.String(), "none"),
 			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
+		ps.Sandbox = sandboxWords(w, st)
 		for _, k := range n.Needs {
 			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
 		}
@@ -285,6 +288,9 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	if len(st.MCPServers) > 0 {
 		add("mcp servers", strings.Join(st.MCPServers, "; "))
 	}
+	if st.Sandbox != "" {
+		add("sandbox", st.Sandbox)
+	}
 	if len(st.Rights) > 0 {
 		add("rights", strings.Join(st.Rights, "; "))
 	}
@@ -306,6 +312,26 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	if st.ContinueOnError {
 		add("on error", "the run goes on")
 	}
+}
+
+// sandboxWords says where a step runs, "" for the run's own sandbox.
+func sandboxWords(w *workflow.Workflow, s *workflow.Step) string {
+	spec := w.SandboxOf(s)
+	text := ""
+	switch {
+	case s.Kind == workflow.KindGroup:
+		return ""
+	case s.Sandbox == workflow.Fresh || spec.Reuse == workflow.ReuseStep:
+		text = "a new one, with the workspace as it is and an empty home, closed at the step's end"
+	case spec.Reuse == workflow.ReusePool:
+		text = "one of a pool of " + strconv.Itoa(spec.Pool.Size) + ", reset before the step"
+	case spec.Name != "":
+		text = "made when the first step needs it, kept for the others"
+	}
+	if spec.Name != "" {
+		text = spec.Name + " (driver " + or(spec.Driver, "auto") + "): " + text
+	}
+	return text
 }
 
 func budgetWords(usd float64, tokens int64) string {

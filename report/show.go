@@ -81,12 +81,13 @@ func stepTable(steps []StepRow, s Style) *table {
 		{head: "FILES", keep: 4, right: true},
 		{head: "COST", keep: 3, right: true},
 		{head: "DENIED", keep: 3, right: true},
+		{head: "SANDBOX", keep: 3},
 		{head: "WHY", keep: 1, least: 12},
 	}}
 	for i := range steps {
 		r := &steps[i]
 		lk := s.stepLook(r.Status)
-		row := []cell{{clean(r.ID), toneName}, {lk.sign + " " + lk.word, lk.tone}, {}, {}, {}, {}, {}, {clean(why(r)), toneDim}}
+		row := []cell{{clean(r.ID), toneName}, {lk.sign + " " + lk.word, lk.tone}, {}, {}, {}, {}, {}, {clean(r.SandboxUse), toneDim}, {clean(why(r)), toneDim}}
 		if r.Attempts > 0 {
 			row[2].text = strconv.Itoa(r.Attempts)
 			row[3].text = duration(time.Duration(r.Duration))

@@ -56,15 +56,19 @@ type StepRow struct {
 	Reason  string              `json:"reason,omitempty"`
 	Changed []engine.FileChange `json:"changed,omitempty"` // the first ones
 	// ChangedCount counts all of them.
-	ChangedCount int             `json:"changed_count"`
-	CostUSD      float64         `json:"cost_usd"`
-	Denied       int             `json:"denied_calls"`
-	Usage        *engine.Usage   `json:"usage,omitempty"` // of the machine, by the last attempt
-	Denials      []engine.Denial `json:"denials,omitempty"`
-	Stderr       engine.Excerpt  `json:"stderr"` // of the last attempt
-	Stdout       engine.Excerpt  `json:"stdout"`
-	Summary      string          `json:"summary,omitempty"` // Markdown that it wrote ($FLOW_SUMMARY)
-	Cached       string          `json:"cached,omitempty"`  // the run whose result was taken
+	ChangedCount int     `json:"changed_count"`
+	CostUSD      float64 `json:"cost_usd"`
+	Denied       int     `json:"denied_calls"`
+	Sandbox      string  `json:"sandbox,omitempty"` // of the last attempt: its id
+	// SandboxUse says of one that is not the run's own what it is: fresh, pool, or a
+	// name of `sandboxes`.
+	SandboxUse string          `json:"sandbox_use,omitempty"`
+	Usage      *engine.Usage   `json:"usage,omitempty"` // of the machine, by the last attempt
+	Denials    []engine.Denial `json:"denials,omitempty"`
+	Stderr     engine.Excerpt  `json:"stderr"` // of the last attempt
+	Stdout     engine.Excerpt  `json:"stdout"`
+	Summary    string          `json:"summary,omitempty"` // Markdown that it wrote ($FLOW_SUMMARY)
+	Cached     string          `json:"cached,omitempty"`  // the run whose result was taken
 	// Accepted: it did not end well, and continue_on_error takes that as a result.
 	Accepted bool         `json:"accepted,omitempty"`
 	Records  []RecordView `json:"records,omitempty"` // every attempt, the first one first
@@ -79,13 +83,22 @@ type RecordView struct {
 	Error    string            `json:"error,omitempty"`
 	Started  time.Time         `json:"started"`
 	Duration Seconds           `json:"duration_seconds"`
+	Sandbox  string            `json:"sandbox,omitempty"` // its id
+}
+
+// UseOf is StepRow.SandboxUse of the steps that ran in a sandbox.
+func UseOf(b engine.SandboxCreated) string {
+	if b.Name != "" {
+		return b.Name
+	}
+	return b.Use
 }
 
 // FromOutcome fills in what an outcome says of a step's last attempt.
 func (r *StepRow) FromOutcome(o engine.Outcome) {
 	r.Status, r.Class, r.ExitCode, r.Error = o.Status, o.Class, o.ExitCode, o.Error
 	r.Duration, r.Stdout, r.Stderr = Seconds(o.Duration), o.Stdout, o.Stderr
-	r.Changed, r.ChangedCount, r.Usage, r.Cached = o.Changed, o.ChangedCount, o.Usage, o.Cached
+	r.Changed, r.ChangedCount, r.Usage, r.Cached, r.Sandbox = o.Changed, o.ChangedCount, o.Usage, o.Cached, o.SandboxID
 	if a := o.Agent; a != nil {
 		r.CostUSD, r.Denied, r.Denials = a.CostUSD, a.Denied, a.Denials
 	}

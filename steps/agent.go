@@ -94,7 +94,7 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 		return h.invalid(err)
 	}
 	rights := policy.Rights()
-	caps := h.cfg.Capabilities
+	caps := h.roomOf(a.Step).Capabilities
 	if e, ok := p.(agent.Enforcer); !ok || !e.EnforcesRights() {
 		caps.PathRights = false
 	}

@@ -28,10 +28,12 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if !ok {
 		return h.invalid(fmt.Errorf("run step %s: unknown kind %q", a.Step.ID, a.Step.Kind))
 	}
-	sb, err := h.placeFor(ctx, a, emit)
+	m, left, err := h.placeFor(ctx, a, emit)
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, err)
 	}
+	defer left()
+	sb := m.Sandbox
 	h.enter()
 	defer h.leave()
 	if a.Timeout > 0 {
@@ -53,7 +55,7 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	case hit != nil:
 		out = *hit
 	default:
-		on, left, err := h.connect(ctx, sb, a, emit)
+		on, disconnect, err := h.connect(ctx, sb, a, emit)
 		if err != nil {
 			out = h.placeFailed(ctx, out, err)
 			break
@@ -61,7 +63,7 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 		quiet := warnSlow(a, emit)
 		out = kind(h, ctx, on, a, c, emit)
 		quiet()
-		left()
+		disconnect()
 		out.CacheMiss = miss
 	}
 	c.drain()

@@ -180,8 +180,8 @@ func fetch(ctx context.Context, from *cache.Dir, to checkpoint.Batch, want check
 
 // cacheParts names what the step's result depends on.
 func (h *Host) cacheParts(a engine.Attempt, base *checkpoint.Manifest) (cache.Parts, error) {
-	w, s := h.cfg.Workflow, a.Step
-	parts := cache.Parts{"format": "1", "definition": s.Hash, "isolation": h.cfg.Driver.Name() + " network " + w.Sandbox.Network.String()}
+	s := a.Step
+	parts := cache.Parts{"format": "1", "definition": s.Hash, "isolation": h.isolation(s)}
 	var errs []error
 	value := func(name string, t *workflow.Template) {
 		if t == nil {
@@ -232,6 +232,16 @@ func (h *Host) cacheParts(a engine.Attempt, base *checkpoint.Manifest) (cache.Pa
 		wholeParts(parts, ws)
 	}
 	return parts, errors.Join(errs...)
+}
+
+// isolation is what a result may depend on of where the step ran.
+func (h *Host) isolation(s *workflow.Step) string {
+	r := h.roomOf(s)
+	text := r.Driver.Name() + " network " + r.spec.Network.String()
+	if r.spec.Reuse != "" && r.spec.Reuse != workflow.ReuseRun {
+		text += " reuse " + r.spec.Reuse // an empty home
+	}
+	return text
 }
 
 func digest(s string) string {

@@ -25,8 +25,8 @@ func (h *Host) Files() workflow.Files {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.living != nil && !h.stale:
-		return h.living.Files()
+	case h.own != nil && !h.stale:
+		return h.own.Files()
 	case h.last != "" || h.base != "":
 		id := h.last
 		if id == "" {

@@ -3,24 +3,26 @@ package steps
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
-	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
 )
 
-// Steps that may run at the same time each work on a fork: a sandbox of their own
-// with the workspace as it was when they started. At its end, in the order in which
-// the engine takes the ends, a fork is merged into the run's one line of
-// checkpoints; the run's sandbox follows when the next step needs it (catchUp).
+// Where an attempt works. A step that runs alone does so in the run's own sandbox.
+// Others work on a fork: another sandbox, with the tree as it was when they started.
+// Steps that may run at the same time do, and those whose sandbox is a named one, or
+// stands apart (`sandbox: fresh`, `reuse: step` and `pool`): then only the workspace
+// goes there and comes back. At its end, in the order in which the engine takes the
+// ends, a fork is merged into the run's one line of checkpoints; the run's own sandbox
+// follows when the next step needs it (catchUp).
 
-// fork is the place of one attempt that may overlap others.
+// fork is the place of one attempt outside of the run's own sandbox.
 type fork struct {
-	sb         sandbox.Sandbox
+	m          *member
+	use        string               // what becomes of m afterwards
+	apart      bool                 // only the workspace is handed over
 	from       string               // the checkpoint that it started on
 	base       *checkpoint.Manifest // its tree
 	onConflict string               // of the step: fail, ours, theirs
@@ -28,132 +30,131 @@ type fork struct {
 	unmerged bool
 }
 
-// placeFor is the sandbox of an attempt: the run's, or a fork.
-func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.Body)) (sandbox.Sandbox, error) {
-	if a.Alone || !h.cfg.Capabilities.Forks {
-		sb, err := h.sandboxFor(ctx, emit)
-		if err != nil {
-			return nil, err
+// placeFor is the sandbox of an attempt. left ends the attempt's stay there.
+func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.Body)) (m *member, left func(), err error) {
+	h.tellEnded(emit)
+	r := h.roomOf(a.Step)
+	f := &fork{use: useOf(r, a), onConflict: a.Step.OnConflict}
+	f.apart = f.use == useFresh || f.use == usePool
+	if f.use == useOwn {
+		if m, err = h.ownSandbox(ctx, emit); err != nil {
+			return nil, nil, err
 		}
-		return sb, h.catchUp(ctx, sb)
-	}
-	// The run's own sandbox brings the source in, once.
-	if _, err := h.sandboxFor(ctx, emit); err != nil {
-		return nil, err
+		if err := h.catchUp(ctx, m); err != nil {
+			h.leaveOwn()
+			return nil, nil, err
+		}
+		return m, h.leaveOwn, nil
 	}
 	h.mu.Lock()
-	f := &fork{from: h.last, onConflict: a.Step.OnConflict}
 	old := h.forks[a.Step.ID]
-	if h.forks == nil {
-		h.forks = map[string]*fork{}
-	}
-	// Known from here on: what others merge meanwhile is not in it.
-	h.forks[a.Step.ID] = f
+	delete(h.forks, a.Step.ID)
 	h.mu.Unlock()
 	if old != nil { // an attempt that nobody covered
-		h.dropFork(ctx, old)
+		h.release(ctx, old.m, old.use)
 	}
-	if err := h.fillFork(ctx, f); err != nil {
+	if f.m, err = h.acquire(ctx, r, f.use, emit); err != nil {
+		return nil, nil, err
+	}
+	if err := h.fillFork(ctx, a.Step.ID, f, emit); err != nil {
 		h.mu.Lock()
 		delete(h.forks, a.Step.ID)
 		h.mu.Unlock()
-		h.dropFork(ctx, f)
-		return nil, fmt.Errorf("fork the workspace: %w", err)
+		h.endLater(ctx, f.m)
+		return nil, nil, fmt.Errorf("hand the workspace over: %w", err)
 	}
-	return f.sb, nil
+	f.m.used = true
+	return f.m, func() {}, nil
 }
 
-func (h *Host) fillFork(ctx context.Context, f *fork) error {
-	base, err := h.cfg.Checkpoints.Manifest(ctx, f.from)
-	if err != nil {
-		return fmt.Errorf("read checkpoint %s: %w", f.from, err)
+// useOf says what kind of place an attempt needs.
+func useOf(r *room, a engine.Attempt) string {
+	switch {
+	case a.Step.Sandbox == workflow.Fresh || r.spec.Reuse == workflow.ReuseStep:
+		return useFresh
+	case r.spec.Reuse == workflow.ReusePool:
+		return usePool
+	case r.spec.Name != "":
+		return useNamed
+	case a.Alone || !r.Capabilities.Forks:
+		return useOwn
 	}
-	for sb := h.idle.take(); sb != nil; sb = h.idle.take() {
-		if !ended(sb) && sb.Restore(ctx, h.cfg.Checkpoints, base) == nil {
-			h.placeFork(f, base, sb)
-			return nil
-		}
-		// A new one says whether it is the checkpoint or the sandbox that is broken.
-		h.drops.Go(func() { h.closeSandbox(ctx, sb) })
+	return useFork
+}
+
+// fillFork puts the tree into a fork's sandbox.
+func (h *Host) fillFork(ctx context.Context, step string, f *fork, emit func(engine.Body)) error {
+	if err := h.lookAhead(ctx); err != nil {
+		return err
 	}
-	sb, err := h.createRetried(ctx)
+	h.making.Lock()
+	h.mu.Lock()
+	if h.last == "" && h.base == "" {
+		h.mu.Unlock()
+		defer h.making.Unlock()
+		id, tree, err := h.bringIn(ctx, f.m, f.apart, emit)
+		h.fork(step, f, id, tree)
+		return err
+	}
+	h.making.Unlock()
+	f.from = h.last
+	// Known from here on: what others merge meanwhile is not in it.
+	h.forkLocked(step, f)
+	h.mu.Unlock()
+	id, tree, err := h.fill(ctx, f.m, f.apart, emit)
 	if err != nil {
 		return err
 	}
-	h.placeFork(f, base, sb)
-	return sb.Restore(ctx, h.cfg.Checkpoints, base)
+	h.fork(step, f, id, tree)
+	return nil
 }
 
-func (h *Host) placeFork(f *fork, base *checkpoint.Manifest, sb sandbox.Sandbox) {
+func (h *Host) fork(step string, f *fork, from string, base *checkpoint.Manifest) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.base, f.sb = base, sb
+	f.from, f.base = from, base
+	h.forkLocked(step, f)
 }
 
-// idle are sandboxes of forks that were merged, which the next forks take: making one
-// costs ten times what a small step does. Only those wait here that are, but for their
-// home, as they were made (sandbox.Reusable), so that no step finds what another left.
-type idle struct {
-	mu   sync.Mutex
-	list []sandbox.Sandbox
+func (h *Host) forkLocked(step string, f *fork) {
+	if h.forks == nil {
+		h.forks = map[string]*fork{}
+	}
+	h.forks[step] = f
 }
 
-// take gives the one that waited least, nil when there is none.
-func (i *idle) take() sandbox.Sandbox {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	n := len(i.list)
-	if n == 0 {
+// lookAhead takes in what the steps of `finally` changed in the run's own sandbox,
+// which no checkpoint holds: the next one may work elsewhere.
+func (h *Host) lookAhead(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.own == nil || h.guests > 0 || !h.dirty {
 		return nil
 	}
-	sb := i.list[n-1]
-	i.list = i.list[:n-1]
-	return sb
-}
-
-func (i *idle) put(sb sandbox.Sandbox) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.list = append(i.list, sb)
-}
-
-func ended(sb sandbox.Sandbox) bool {
-	select {
-	case <-sb.Done():
-		return true
-	default:
-		return false
+	snap, err := h.own.Snapshot(ctx, h.cfg.Checkpoints)
+	if err == nil && snap.Batch != nil {
+		err = snap.Batch.Seal()
 	}
-}
-
-// cleanTimeout bounds the question; init answers in some 10 µs.
-const cleanTimeout = 2 * time.Second
-
-// retire keeps a fork's sandbox for the next fork, or closes it.
-func (h *Host) retire(ctx context.Context, f *fork) {
-	if r, ok := f.sb.(sandbox.Reusable); ok {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
-		defer cancel()
-		if clean, err := r.Clean(ctx); err == nil && clean {
-			h.idle.put(f.sb)
-			return
-		}
+	if err != nil {
+		return fmt.Errorf("store the workspace: %w", err)
 	}
-	h.dropFork(ctx, f)
+	h.ahead = snap.Manifest
+	return nil
 }
 
-// catchUp brings the run's sandbox to the newest checkpoint after forks were merged.
-func (h *Host) catchUp(ctx context.Context, sb sandbox.Sandbox) error {
+// catchUp brings the run's own sandbox to the newest tree after forks were merged.
+func (h *Host) catchUp(ctx context.Context, m *member) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.dirty, h.ahead = true, nil
 	if !h.stale {
 		return nil
 	}
-	m, err := h.cfg.Checkpoints.Manifest(ctx, h.last)
+	tree, err := h.cfg.Checkpoints.Manifest(ctx, h.last)
 	if err != nil {
 		return fmt.Errorf("read checkpoint %s: %w", h.last, err)
 	}
-	if err := sb.Restore(ctx, h.cfg.Checkpoints, m); err != nil {
+	if err := m.Restore(ctx, h.cfg.Checkpoints, tree); err != nil {
 		return fmt.Errorf("bring the workspace up to date: %w", err)
 	}
 	h.stale = false
@@ -186,7 +187,7 @@ func (h *Host) ended(ctx context.Context, step string, out engine.Outcome) {
 	}
 	h.mu.Unlock()
 	if f != nil && stopped {
-		h.dropFork(ctx, f)
+		h.release(ctx, f.m, f.use)
 	}
 }
 
@@ -201,52 +202,58 @@ func (h *Host) Forked(step string) bool {
 // merge stores what a fork changed on top of the line. mu is held.
 func (h *Host) merge(ctx context.Context, step string, f *fork) (string, []engine.FileChange, int, error) {
 	delete(h.forks, step)
-	defer h.retire(ctx, f)
-	snap, err := f.sb.Snapshot(ctx, h.cfg.Checkpoints)
+	defer h.release(ctx, f.m, f.use)
+	snap, err := f.m.Snapshot(ctx, h.cfg.Checkpoints)
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
 	}
-	made := checkpoint.Diff(f.base, snap.Manifest)
-	next := snap
-	if h.last != f.from {
-		if next, err = h.mergeTrees(ctx, step, f, snap); err != nil {
+	tree := snap.Manifest
+	if f.apart {
+		tree = workspaceOf(tree)
+	}
+	made := checkpoint.Diff(f.base, tree)
+	next := checkpoint.Snapshot{Manifest: tree, Changes: made, Batch: snap.Batch}
+	if h.last != f.from || f.apart || h.ahead != nil {
+		if next.Manifest, next.Changes, err = h.mergeTrees(ctx, step, f, tree); err != nil {
 			if snap.Batch != nil {
 				snap.Batch.Abort()
 			}
 			return "", nil, 0, err
 		}
-	} else {
-		next.Changes = made
 	}
 	id, err := h.cfg.Checkpoints.StageCheckpoint(ctx, h.cfg.RunID, next, h.last)
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
 	}
-	h.last, h.covered, h.stale = id, id, true
+	h.last, h.covered, h.stale, h.dirty, h.ahead = id, id, true, false, nil
 	h.note(step, made)
 	changed, count := h.changes(made)
-	h.storeResult(ctx, []string{step}, snap.Manifest)
+	h.storeResult(ctx, []string{step}, tree)
 	return id, changed, count, nil
 }
 
-func (h *Host) mergeTrees(ctx context.Context, step string, f *fork, snap checkpoint.Snapshot) (checkpoint.Snapshot, error) {
-	ours, err := h.cfg.Checkpoints.Manifest(ctx, h.last)
+func (h *Host) mergeTrees(ctx context.Context, step string, f *fork, tree *checkpoint.Manifest) (*checkpoint.Manifest, []checkpoint.Change, error) {
+	line, err := h.cfg.Checkpoints.Manifest(ctx, h.last)
 	if err != nil {
-		return snap, fmt.Errorf("read checkpoint %s: %w", h.last, err)
+		return nil, nil, fmt.Errorf("read checkpoint %s: %w", h.last, err)
 	}
-	m, conflicts, err := checkpoint.Merge(f.base, ours, snap.Manifest, func(path string) checkpoint.Side {
-		if !strings.HasPrefix(path, workspaceInTar+"/") {
-			return checkpoint.Theirs // outside the workspace the later writer wins
+	ours := line
+	if h.ahead != nil {
+		ours = h.ahead
+	}
+	m, conflicts, err := checkpoint.Merge(f.base, ours, tree, func(path string) checkpoint.Side {
+		if h.last == f.from || !strings.HasPrefix(path, workspaceInTar+"/") {
+			return checkpoint.Theirs // nobody else wrote; outside the workspace the later writer wins
 		}
 		return f.side()
 	})
 	if err != nil {
-		return snap, err
+		return nil, nil, err
 	}
 	if len(conflicts) > 0 {
-		return snap, h.conflict(step, conflicts)
+		return nil, nil, h.conflict(step, conflicts)
 	}
-	return checkpoint.Snapshot{Manifest: m, Changes: checkpoint.Diff(ours, m), Batch: snap.Batch}, nil
+	return m, checkpoint.Diff(line, m), nil
 }
 
 // side is who wins where both changed a path, as on_conflict says.
@@ -308,28 +315,10 @@ func (h *Host) note(step string, cs []checkpoint.Change) {
 	}
 }
 
-// dropFork closes a fork's sandbox and removes its tree, beside what else happens:
-// a big tree takes its time. Close waits for it.
-func (h *Host) dropFork(ctx context.Context, f *fork) {
-	if f.sb == nil {
-		return
-	}
-	h.drops.Go(func() { h.closeSandbox(context.WithoutCancel(ctx), f.sb) })
-}
-
 // dropForks ends all forks. mu is held.
 func (h *Host) dropForks(ctx context.Context) {
-	steps := make([]string, 0, len(h.forks))
-	for step := range h.forks {
-		steps = append(steps, step)
-	}
-	slices.Sort(steps)
-	for _, step := range steps {
-		h.dropFork(ctx, h.forks[step])
+	for step, f := range h.forks {
 		delete(h.forks, step)
+		h.endLater(ctx, f.m)
 	}
-	for sb := h.idle.take(); sb != nil; sb = h.idle.take() {
-		h.drops.Go(func() { h.closeSandbox(ctx, sb) })
-	}
-	h.drops.Wait()
 }

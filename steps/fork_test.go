@@ -35,8 +35,8 @@ func TestForksReuseSandboxes(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		dirty, lost bool
-		made        int // with the run's own
-	}{{"clean", false, false, 2}, {"dirty", true, false, 4}, {"lost", false, true, 4}} {
+		made        int
+	}{{"clean", false, false, 1}, {"dirty", true, false, 3}, {"lost", false, true, 3}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			d := &reusableDriver{fakeDriver: fakeDriver{name: "fake"}, dirty: c.dirty}

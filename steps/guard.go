@@ -17,13 +17,8 @@ import (
 // are looked at after the attempt, what it may not change is put back as it was, and
 // the attempt fails. Such an attempt runs alone, so that the changes are its own.
 
-// bounded runs an attempt with rights; run is given those that the driver enforces.
-func (h *Host) bounded(ctx context.Context, sb sandbox.Sandbox, r sandbox.Rights, run func(enforced sandbox.Rights) engine.Outcome) engine.Outcome {
-	return h.boundedBy(ctx, sb, h.cfg.Capabilities, r, run)
-}
-
-// boundedBy is bounded with what is enforced on the way: an agent's provider may do
-// less than the driver could.
+// boundedBy runs an attempt with rights; run is given those that are enforced. caps are
+// the driver's, or less: an agent's provider may do less than the driver could.
 func (h *Host) boundedBy(ctx context.Context, sb sandbox.Sandbox, caps sandbox.Capabilities, r sandbox.Rights, run func(enforced sandbox.Rights) engine.Outcome) engine.Outcome {
 	if !r.ReadOnly || caps.PathRights && !caps.LooseModes {
 		h.checked.RLock()

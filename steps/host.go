@@ -74,8 +74,10 @@ type Config struct {
 	// Secrets by name, for the steps that name them.
 	Secrets   map[string]string
 	Providers map[string]agent.Provider
-	// Mounts that every sandbox of the run shows, e.g. an agent's own program.
+	// Mounts that the run's sandbox shows, e.g. an agent's own program.
 	Mounts []sandbox.Mount
+	// Named are the places of the file's `sandboxes`, by name.
+	Named map[string]Place
 	// Record is the folder that agents' conversations are recorded into, "" for none.
 	Record string
 	// Spent is what the agents of a resumed run spent in its earlier attempts, by step.
@@ -94,16 +96,27 @@ type Config struct {
 
 // Host implements engine.Runner for one run.
 type Host struct {
-	cfg     Config
-	network sandbox.Network // of the run's sandboxes
+	cfg   Config
+	rooms map[string]*room // kinds of sandbox, by name; "" is the run's
+	house *house
 
-	// mu guards what follows; creating holds it so that parallel first steps
-	// wait for one sandbox.
-	mu     sync.Mutex
-	living sandbox.Sandbox
+	// making is held while the run's own sandbox is made, or the source is brought
+	// in, so that parallel first steps wait for one. It is taken before mu.
+	making sync.Mutex
 	number atomic.Int64 // of sandboxes made, for their ids
-	last   string       // newest checkpoint of the run's line
 	bank   *bank
+
+	endedMu   sync.Mutex
+	endedOnes []engine.SandboxClosed // not told of yet
+
+	// mu guards what follows.
+	mu     sync.Mutex
+	own    *member // the run's own sandbox, nil while there is none
+	guests int     // attempts in it
+	dirty  bool    // something ran in it since its last checkpoint
+	// ahead is its tree where that is newer than last: `finally` is not checkpointed.
+	ahead *checkpoint.Manifest
+	last  string // newest checkpoint of the run's line
 	// proxy is made when a step with a list of hosts needs it; doors are the addresses
 	// at which it listens, by sandbox.
 	proxy *egress.Proxy
@@ -116,13 +129,12 @@ type Host struct {
 	// last one that was not taken at the end of a turn.
 	covered string
 	forks   map[string]*fork          // of steps that overlap, by step
-	stale   bool                      // forks were merged that the living sandbox has not
+	stale   bool                      // forks were merged that the own sandbox has not
 	writers map[string]string         // path → the step that changed it, while there are forks
-	drops   sync.WaitGroup            // forks that are being closed
-	idle    idle                      // sandboxes for the next forks
+	drops   sync.WaitGroup            // sandboxes that are being closed
 	pending map[string]*pendingResult // steps with `cache` that missed
 	spoiled map[string]bool           // those whose attempt failed
-	busy    int                       // attempts that are using the sandbox
+	busy    int                       // attempts in any sandbox
 
 	// checked is held for writing while an attempt runs whose changes are checked
 	// afterwards, so that they are its own.
@@ -134,7 +146,7 @@ func NewHost(cfg Config) *Host {
 	if cfg.Output == nil {
 		cfg.Output = func(string, Stream, []byte) {}
 	}
-	return &Host{cfg: cfg, network: networkOf(cfg.Workflow), last: cfg.Restore, base: cfg.Base, covered: cfg.Restore, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
+	return &Host{cfg: cfg, rooms: newRooms(&cfg), house: newHouse(mostSandboxes(cfg.Workflow)), last: cfg.Restore, base: cfg.Base, covered: cfg.Restore, bank: newBank(cfg.Workflow.Budget, cfg.Spent)}
 }
 
 var _ engine.Runner = (*Host)(nil)

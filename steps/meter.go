@@ -35,9 +35,9 @@ type meter struct {
 }
 
 // measure starts a meter; the context ends when the attempt goes beyond its disk.
-func (h *Host) measure(ctx context.Context, sb sandbox.Sandbox) (context.Context, *meter) {
+func (h *Host) measure(ctx context.Context, r *room, sb sandbox.Sandbox) (context.Context, *meter) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	m := &meter{limits: limits(h.cfg.Workflow.Sandbox.Limits), cancel: cancel, done: make(chan struct{}), end: make(chan struct{})}
+	m := &meter{limits: limits(r.spec.Limits), cancel: cancel, done: make(chan struct{}), end: make(chan struct{})}
 	var ok bool
 	if m.sb, ok = sb.(sandbox.Meter); !ok {
 		close(m.done)

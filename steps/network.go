@@ -13,10 +13,10 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
-// networkOf is that of the run's sandboxes: the host's as soon as one step has it. The others
-// are then refused sockets (reaching), or the preflight has refused the file.
-func networkOf(w *workflow.Workflow) sandbox.Network {
-	if stepWith(w, workflow.NetworkFull) != nil {
+// networkOf is that of a room's sandboxes: the host's as soon as one of its steps has it. The
+// others are then refused sockets (reaching), or the preflight has refused the file.
+func networkOf(list []*workflow.Step) sandbox.Network {
+	if stepWith(list, workflow.NetworkFull) != nil {
 		return sandbox.NetworkFull
 	}
 	return sandbox.NetworkNone
@@ -65,7 +65,7 @@ func (h *Host) connect(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt
 	case workflow.NetworkAllow:
 		return h.connectTo(ctx, sb, a, emit)
 	}
-	if h.network == sandbox.NetworkFull && h.cfg.Capabilities.SocketRights {
+	if r := h.roomOf(a.Step); r.network == sandbox.NetworkFull && r.Capabilities.SocketRights {
 		return &reaching{Sandbox: sb, noSockets: true}, func() {}, nil
 	}
 	return sb, h.moveIn(sb.Info().ID, nil), nil
@@ -122,12 +122,12 @@ func (h *Host) credentials(s *workflow.Step) (out []egress.Credential) {
 
 // caught ports: those of the web, and the low ones that a list names. Higher ones
 // are left to what the steps themselves listen on; there the proxy has to be asked.
-func (h *Host) catch() []int {
-	if h.network != sandbox.NetworkNone || !h.cfg.Capabilities.EgressList {
+func (r *room) catchPorts() []int {
+	if r.network != sandbox.NetworkNone || !r.Capabilities.EgressList {
 		return nil
 	}
 	var ports []int
-	for _, s := range allSteps(h.cfg.Workflow) {
+	for _, s := range r.steps {
 		if s.Network.Mode != workflow.NetworkAllow {
 			continue
 		}
@@ -148,12 +148,14 @@ func (h *Host) catch() []int {
 // maxCatch ports of a run; more are reached through the proxy only.
 const maxCatch = 32
 
-// watch serves what the sandbox's network catches. Callers hold mu.
-func (h *Host) watch(sb sandbox.Sandbox) error {
+// watch serves what the sandbox's network catches.
+func (h *Host) watch(r *room, sb sandbox.Sandbox) error {
 	catcher, ok := sb.(sandbox.Catcher)
-	if !ok || len(h.catch()) == 0 {
+	if !ok || len(r.catch) == 0 {
 		return nil
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.makeProxy(); err != nil {
 		return err
 	}
@@ -250,16 +252,18 @@ func (h *Host) makeProxy() (err error) {
 	return err
 }
 
-// trust is the authority that the run's sandboxes trust, nil where no secret is
-// injected. Callers hold mu.
-func (h *Host) trust() ([]byte, error) {
+// trust is the authority that a room's sandboxes trust, nil where no secret is
+// injected.
+func (h *Host) trust(r *room) ([]byte, error) {
 	if !slices.ContainsFunc(h.cfg.Workflow.Secrets, func(s workflow.Secret) bool { return s.Inject != nil }) {
 		return nil, nil // without a look at each step, for each fork
 	}
-	for _, s := range allSteps(h.cfg.Workflow) {
+	for _, s := range r.steps {
 		if len(h.credentials(s)) == 0 {
 			continue
 		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		if err := h.makeProxy(); err != nil {
 			return nil, err
 		}
@@ -268,6 +272,17 @@ func (h *Host) trust() ([]byte, error) {
 	return nil, nil
 }
 
+// forgetDoor: a sandbox has ended, and the listener in it.
+func (h *Host) forgetDoor(sandboxID string) {
+	h.mu.Lock()
+	delete(h.doors, sandboxID)
+	h.mu.Unlock()
+	h.tenantsMu.Lock()
+	delete(h.tenants, sandboxID)
+	h.tenantsMu.Unlock()
+}
+
+// closeProxy ends the way out. mu is held.
 func (h *Host) closeProxy() {
 	if h.proxy != nil {
 		h.proxy.Close()

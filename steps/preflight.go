@@ -12,15 +12,27 @@ import (
 	"flowrun.dev/flow/workflow"
 )
 
-// Preflight refuses a workflow that asks for what a driver cannot do on this
+// Preflight refuses a workflow that asks for what its drivers cannot do on this
 // machine, all such wishes at once: the error is a *sandbox.Error of class invalid,
-// nil when there are none. It is about the machine; the file itself was judged by
-// package workflow, with the same verdict everywhere.
-func Preflight(w *workflow.Workflow, caps sandbox.Capabilities) error {
+// nil when there are none. caps are those of the run's sandbox (""), and of the named
+// ones. It is about the machine; the file itself was judged by package workflow, with
+// the same verdict everywhere.
+func Preflight(w *workflow.Workflow, caps map[string]sandbox.Capabilities) error {
 	var errs *multierror.Error
-	for _, check := range preflightChecks {
-		if err := check(w, caps); err != nil {
-			errs = multierror.Append(errs, err)
+	for _, spec := range append([]*workflow.SandboxSpec{&w.Sandbox}, w.Sandboxes...) {
+		v := &wishes{w: w, spec: spec, caps: caps[spec.Name]}
+		for _, s := range allSteps(w) {
+			if w.SandboxOf(s) == spec {
+				v.steps = append(v.steps, s)
+			}
+		}
+		if spec.Name != "" && len(v.steps) == 0 {
+			continue // it is never made
+		}
+		for _, check := range preflightChecks {
+			if err := check(v); err != nil {
+				errs = multierror.Append(errs, err)
+			}
 		}
 	}
 	if errs == nil {
@@ -30,69 +42,98 @@ func Preflight(w *workflow.Workflow, caps sandbox.Capabilities) error {
 		Hint: "`flow doctor` says what isolation this machine gives, and what would lift it."}
 }
 
+// wishes are what a file asks of one kind of sandbox.
+type wishes struct {
+	w     *workflow.Workflow
+	spec  *workflow.SandboxSpec
+	steps []*workflow.Step // that run in it
+	caps  sandbox.Capabilities
+}
+
+// key is a key of the sandbox as the file spells it.
+func (v *wishes) key(name string) string {
+	if v.spec.Name == "" {
+		return "sandbox." + name
+	}
+	return "sandboxes." + v.spec.Name + "." + name
+}
+
 // preflightChecks is the table of what a file can ask for beyond its language.
-var preflightChecks = [...]func(*workflow.Workflow, sandbox.Capabilities) error{
+var preflightChecks = [...]func(*wishes) error{
 	checkTier,
 	checkNoNetwork,
 	checkCache,
 	checkAllowLists,
 	checkMixedNetworks,
 	checkLimits,
+	checkHandOver,
 }
 
-func checkTier(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	if w.Sandbox.Require != "strong" || caps.Tier.Strong() {
+func checkTier(v *wishes) error {
+	if v.spec.Require != "strong" || v.caps.Tier.Strong() {
 		return nil
 	}
-	err := fmt.Errorf("sandbox.require is strong, and driver %s gives tier %s here", caps.Driver, caps.Tier)
-	if caps.Reason != "" {
-		err = fmt.Errorf("%w (%s)", err, caps.Reason)
+	err := fmt.Errorf("%s is strong, and driver %s gives tier %s here", v.key("require"), v.caps.Driver, v.caps.Tier)
+	if v.caps.Reason != "" {
+		err = fmt.Errorf("%w (%s)", err, v.caps.Reason)
 	}
 	return err
 }
 
 // checkNoNetwork: a file that says nothing runs on driver host too, which its
 // author chose by name; one that says `none` meant it.
-func checkNoNetwork(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	if caps.NoNetwork {
+func checkNoNetwork(v *wishes) error {
+	if v.caps.NoNetwork {
 		return nil
 	}
-	if w.Sandbox.Network.Mode == workflow.NetworkNone {
-		return errors.New("sandbox.network is none, and driver " + caps.Driver + " cannot keep steps from the network")
+	if v.spec.Network.Mode == workflow.NetworkNone {
+		return errors.New(v.key("network") + " is none, and driver " + v.caps.Driver + " cannot keep steps from the network")
 	}
-	for _, s := range allSteps(w) {
-		if s.Network.Mode == workflow.NetworkNone {
-			return fmt.Errorf("step %s has network none, and driver %s cannot keep steps from the network", s.ID, caps.Driver)
-		}
+	if s := stepWith(v.steps, workflow.NetworkNone); s != nil {
+		return fmt.Errorf("step %s has network none, and driver %s cannot keep steps from the network", s.ID, v.caps.Driver)
 	}
 	return nil
 }
 
-func checkAllowLists(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	for _, s := range allSteps(w) {
-		if s.Network.Mode == workflow.NetworkAllow && !caps.EgressList {
-			return fmt.Errorf("step %s has a list of hosts (network), to which driver %s (tier %s) cannot hold it here", s.ID, caps.Driver, caps.Tier)
-		}
+func checkAllowLists(v *wishes) error {
+	if s := stepWith(v.steps, workflow.NetworkAllow); s != nil && !v.caps.EgressList {
+		return fmt.Errorf("step %s has a list of hosts (network), to which driver %s (tier %s) cannot hold it here", s.ID, v.caps.Driver, v.caps.Tier)
 	}
 	return nil
 }
 
 // checkMixedNetworks: a sandbox has one network. Where one step has the host's, others
 // are kept from it by refusing them sockets; a list of hosts would not hold there.
-func checkMixedNetworks(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	full := stepWith(w, workflow.NetworkFull)
+func checkMixedNetworks(v *wishes) error {
+	full := stepWith(v.steps, workflow.NetworkFull)
 	if full == nil {
 		return nil
 	}
-	if list := stepWith(w, workflow.NetworkAllow); list != nil {
-		return fmt.Errorf("step %s has network full and step %s a list of hosts: both in one run is not supported yet", full.ID, list.ID)
+	if list := stepWith(v.steps, workflow.NetworkAllow); list != nil {
+		return fmt.Errorf("step %s has network full and step %s a list of hosts: both in one sandbox is not supported yet; give one of them another sandbox (`sandboxes`)", full.ID, list.ID)
 	}
-	if caps.SocketRights || caps.Tier == sandbox.TierNone {
+	if v.caps.SocketRights || v.caps.Tier == sandbox.TierNone {
 		return nil
 	}
-	for _, s := range allSteps(w) {
+	for _, s := range v.steps {
 		if s.Network.Mode != workflow.NetworkFull {
-			return fmt.Errorf("step %s has network full and step %s none, and driver %s (tier %s) cannot hold both to it here", full.ID, s.ID, caps.Driver, caps.Tier)
+			return fmt.Errorf("step %s has network full and step %s none, and driver %s (tier %s) cannot hold both to it here", full.ID, s.ID, v.caps.Driver, v.caps.Tier)
+		}
+	}
+	return nil
+}
+
+// checkHandOver: another sandbox than the run's gets the tree, and gives it back.
+func checkHandOver(v *wishes) error {
+	if v.caps.Forks {
+		return nil
+	}
+	if v.spec.Name != "" || v.spec.Reuse == workflow.ReuseStep || v.spec.Reuse == workflow.ReusePool {
+		return fmt.Errorf("%s: driver %s cannot hand the workspace over to another sandbox", v.key("reuse"), v.caps.Driver)
+	}
+	for _, s := range v.steps {
+		if s.Sandbox == workflow.Fresh {
+			return fmt.Errorf("step %s has sandbox fresh, and driver %s cannot hand the workspace over to another sandbox", s.ID, v.caps.Driver)
 		}
 	}
 	return nil
@@ -108,8 +149,8 @@ func allSteps(w *workflow.Workflow) (all []*workflow.Step) {
 	return all
 }
 
-func stepWith(w *workflow.Workflow, mode string) *workflow.Step {
-	for _, s := range allSteps(w) {
+func stepWith(list []*workflow.Step, mode string) *workflow.Step {
+	for _, s := range list {
 		if s.Network.Mode == mode {
 			return s
 		}
@@ -119,8 +160,8 @@ func stepWith(w *workflow.Workflow, mode string) *workflow.Step {
 
 // checkCache: what a step changed is only known where no other one works on the
 // same tree (design: language, Steps that overlap).
-func checkCache(w *workflow.Workflow, caps sandbox.Capabilities) error {
-	if caps.Forks || w.MaxParallel == 1 {
+func checkCache(v *wishes) error {
+	if v.caps.Forks || v.w.MaxParallel == 1 {
 		return nil
 	}
 	var errs *multierror.Error
@@ -135,26 +176,26 @@ func checkCache(w *workflow.Workflow, caps sandbox.Capabilities) error {
 			}
 			if n.Role != workflow.RoleStep {
 				look(n.Body, alone)
-			} else if n.Step.Cache != nil && !alone {
+			} else if n.Step.Cache != nil && !alone && v.w.SandboxOf(n.Step) == v.spec {
 				errs = multierror.Append(errs, fmt.Errorf("step %s has cache and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
-					n.Step.ID, caps.Driver))
+					n.Step.ID, v.caps.Driver))
 			}
 		}
 	}
-	look(workflow.BuildPlan(w).Nodes, true)
+	look(workflow.BuildPlan(v.w).Nodes, true)
 	return errs.ErrorOrNil()
 }
 
 // checkLimits names all limits that cannot be enforced.
-func checkLimits(w *workflow.Workflow, caps sandbox.Capabilities) error {
+func checkLimits(v *wishes) error {
 	var missing []string
-	for _, name := range limits(w.Sandbox.Limits).Asked() {
-		if !slices.Contains(caps.Limits, name) {
+	for _, name := range limits(v.spec.Limits).Asked() {
+		if !slices.Contains(v.caps.Limits, name) {
 			missing = append(missing, name)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	return fmt.Errorf("sandbox.limits: driver %s (tier %s) cannot enforce %s on this machine", caps.Driver, caps.Tier, strings.Join(missing, ", "))
+	return fmt.Errorf("%s: driver %s (tier %s) cannot enforce %s on this machine", v.key("limits"), v.caps.Driver, v.caps.Tier, strings.Join(missing, ", "))
 }

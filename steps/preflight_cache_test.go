@@ -33,7 +33,7 @@ steps:
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = Preflight(w, sandbox.Capabilities{Driver: "d", Forks: c.forks, NoNetwork: true})
+		err = Preflight(w, map[string]sandbox.Capabilities{"": {Driver: "d", Forks: c.forks, NoNetwork: true}})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}

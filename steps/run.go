@@ -50,7 +50,7 @@ func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	if err != nil {
 		return h.placeFailed(ctx, out, err)
 	}
-	return h.bounded(ctx, sb, rights, func(enforced sandbox.Rights) engine.Outcome {
+	return h.boundedBy(ctx, sb, h.roomOf(a.Step).Capabilities, rights, func(enforced sandbox.Rights) engine.Outcome {
 		return h.execScript(ctx, sb, a, c, out, sandbox.Cmd{Argv: argv, Env: env, Dir: dir, Rights: enforced,
 			Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
 	})
@@ -76,7 +76,7 @@ func cwd(sb sandbox.Sandbox, a engine.Attempt) (string, error) {
 
 // execScript runs the command of a `run:` step to its end.
 func (h *Host) execScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, out engine.Outcome, cmd sandbox.Cmd) engine.Outcome {
-	measured, m := h.measure(ctx, sb)
+	measured, m := h.measure(ctx, h.roomOf(a.Step), sb)
 	res, err := sb.Exec(measured, cmd)
 	c.drain()
 	usage := m.stop()

@@ -31,41 +31,72 @@ const (
 // errNoEcho is what the health check says when the sandbox answers wrongly.
 var errNoEcho = errors.New("the new sandbox did not execute `echo`")
 
-// sandboxFor returns the run's living sandbox, making it when there is none or
-// when the old one was lost.
-func (h *Host) sandboxFor(ctx context.Context, emit func(engine.Body)) (sandbox.Sandbox, error) {
+// ownSandbox returns the run's own sandbox with one guest more, making it when there
+// is none, or when the old one was lost. The caller calls leaveOwn.
+func (h *Host) ownSandbox(ctx context.Context, emit func(engine.Body)) (*member, error) {
+	h.making.Lock()
+	defer h.making.Unlock()
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.living != nil {
-		select {
-		case <-h.living.Done():
-			h.dropLocked(emit)
-		default:
-			return h.living, nil
-		}
+	m := h.own
+	if m != nil && !m.lost() {
+		h.guests++
+		h.mu.Unlock()
+		return m, nil
 	}
-	sb, err := h.createRetried(ctx)
+	h.own = nil
+	h.mu.Unlock()
+	if m != nil {
+		h.end(ctx, m)
+		h.tellEnded(emit)
+	}
+	m, err := h.acquire(ctx, h.rooms[""], useOwn, emit)
 	if err != nil {
 		return nil, err
 	}
-	info := sb.Info()
-	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: h.cfg.Capabilities.Weakness()})
-	if err := h.fill(ctx, sb, emit); err != nil {
-		h.closeSandbox(ctx, sb)
-		emit(engine.SandboxClosed{ID: info.ID})
+	if _, _, err := h.fill(ctx, m, false, emit); err != nil {
+		h.end(ctx, m)
+		h.tellEnded(emit)
 		return nil, err
 	}
-	h.living, h.stale = sb, false
-	return sb, nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.own, h.guests, h.stale, h.dirty, h.ahead = m, h.guests+1, false, false, nil
+	return m, nil
+}
+
+// leaveOwn: an attempt in the run's own sandbox has ended.
+func (h *Host) leaveOwn() {
+	h.mu.Lock()
+	h.guests--
+	idle := h.guests == 0
+	h.mu.Unlock()
+	if idle {
+		h.house.mu.Lock()
+		h.house.wake() // it can be evicted once it is covered
+		h.house.mu.Unlock()
+	}
+}
+
+// evictOwn takes the run's own sandbox away from it where nobody is in it and a
+// checkpoint has all that it holds, so that there is room for another one.
+func (h *Host) evictOwn() *member {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.own == nil || h.guests > 0 || h.dirty {
+		return nil
+	}
+	m := h.own
+	h.own = nil
+	return m
 }
 
 // createRetried makes a sandbox, again where the place failed.
-func (h *Host) createRetried(ctx context.Context) (sandbox.Sandbox, error) {
+func (h *Host) createRetried(ctx context.Context, r *room) (sandbox.Sandbox, error) {
 	backoff := retry.WithMaxRetries(createRetries, retry.WithCappedDuration(createMax, retry.NewExponential(createInitial)))
 	var sb sandbox.Sandbox
 	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
 		var err error
-		sb, err = h.create(ctx)
+		sb, err = h.create(ctx, r)
 		var se *sandbox.Error
 		if errors.As(err, &se) && se.Class == sandbox.ClassInfrastructure {
 			return retry.RetryableError(err)
@@ -75,7 +106,7 @@ func (h *Host) createRetried(ctx context.Context) (sandbox.Sandbox, error) {
 	return sb, err
 }
 
-func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
+func (h *Host) create(ctx context.Context, r *room) (sandbox.Sandbox, error) {
 	id := fmt.Sprintf("%s-%d", h.cfg.RunID, h.number.Add(1))
 	dir := filepath.Join(h.cfg.Dir, "sandboxes", id)
 	// An earlier process of this run may have left a tree under the same number.
@@ -87,16 +118,16 @@ func (h *Host) create(ctx context.Context) (sandbox.Sandbox, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
 	defer cancel()
-	trust, err := h.trust()
+	trust, err := h.trust(r)
 	if err != nil {
 		return nil, err
 	}
-	sb, err := h.cfg.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(h.cfg.Workflow.Sandbox.Limits), Network: h.network, Trust: trust, Catch: h.catch(), Mounts: h.cfg.Mounts})
+	sb, err := r.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(r.spec.Limits), Network: r.network, Trust: trust, Catch: r.catch, Mounts: r.Mounts})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	if err := h.watch(sb); err != nil {
+	if err := h.watch(r, sb); err != nil {
 		h.closeSandbox(ctx, sb)
 		return nil, err
 	}
@@ -133,40 +164,85 @@ func healthy(ctx context.Context, sb sandbox.Sandbox) error {
 }
 
 // fill puts the source tree, or the checkpoint that the run continues from, into
-// a new sandbox. The source is stored as a checkpoint of its own (the frozen
-// workspace.from), once in a run's life.
-func (h *Host) fill(ctx context.Context, sb sandbox.Sandbox, emit func(engine.Body)) error {
-	from := h.last
-	if from == "" {
-		from = h.base
-	}
-	if from != "" {
-		m, err := h.cfg.Checkpoints.Manifest(ctx, from)
-		if err != nil {
-			return fmt.Errorf("read checkpoint %s: %w", from, err)
-		}
-		if err := sb.Restore(ctx, h.cfg.Checkpoints, m); err != nil {
-			return fmt.Errorf("restore checkpoint %s: %w", from, err)
-		}
-		return nil
-	}
-	if err := h.importSource(ctx, sb); err != nil {
-		return err
-	}
-	if err := makeStepDir(sb); err != nil {
-		return err
-	}
-	snap, err := sb.Snapshot(ctx, h.cfg.Checkpoints)
+// a sandbox: all of it, or for one that stands apart only the workspace. The source is
+// stored as a checkpoint of its own (the frozen workspace.from), once in a run's life.
+// It returns what the sandbox then holds. making is held while there is no base.
+func (h *Host) fill(ctx context.Context, m *member, apart bool, emit func(engine.Body)) (id string, tree *checkpoint.Manifest, err error) {
+	id, tree, err = h.newest(ctx)
 	if err != nil {
-		return fmt.Errorf("store the source tree: %w", err)
+		return "", nil, err
+	}
+	if tree == nil {
+		return h.bringIn(ctx, m, apart, emit)
+	}
+	if apart {
+		tree = workspaceOf(tree)
+	}
+	if err := m.Restore(ctx, h.cfg.Checkpoints, tree); err != nil {
+		return "", nil, fmt.Errorf("restore checkpoint %s: %w", id, err)
+	}
+	if apart {
+		err = makeStepDir(m)
+	}
+	return id, tree, err
+}
+
+// bringIn imports the source into the first sandbox of the run.
+func (h *Host) bringIn(ctx context.Context, m *member, apart bool, emit func(engine.Body)) (string, *checkpoint.Manifest, error) {
+	if err := h.importSource(ctx, m); err != nil {
+		return "", nil, err
+	}
+	if err := makeStepDir(m); err != nil {
+		return "", nil, err
+	}
+	snap, err := m.Snapshot(ctx, h.cfg.Checkpoints)
+	if err != nil {
+		return "", nil, fmt.Errorf("store the source tree: %w", err)
 	}
 	id, err := h.cfg.Checkpoints.StageCheckpoint(ctx, h.cfg.RunID, snap, "")
 	if err != nil {
-		return fmt.Errorf("store the source tree: %w", err)
+		return "", nil, fmt.Errorf("store the source tree: %w", err)
 	}
+	h.mu.Lock()
 	h.base, h.last, h.covered = id, id, id
+	h.mu.Unlock()
 	emit(engine.WorkspaceImported{Checkpoint: id, Files: len(snap.Manifest.Entries)})
-	return nil
+	tree := snap.Manifest
+	if apart {
+		tree = workspaceOf(tree)
+	}
+	return id, tree, nil
+}
+
+// newest is the newest tree of the run's line and the checkpoint that it is in or
+// follows; nil before the source was brought in.
+func (h *Host) newest(ctx context.Context) (string, *checkpoint.Manifest, error) {
+	h.mu.Lock()
+	id, ahead := h.last, h.ahead
+	if id == "" {
+		id = h.base
+	}
+	h.mu.Unlock()
+	if ahead != nil || id == "" {
+		return id, ahead, nil
+	}
+	m, err := h.cfg.Checkpoints.Manifest(ctx, id)
+	if err != nil {
+		return "", nil, fmt.Errorf("read checkpoint %s: %w", id, err)
+	}
+	return id, m, nil
+}
+
+// workspaceOf is a home tree without what lies beside the workspace.
+func workspaceOf(m *checkpoint.Manifest) *checkpoint.Manifest {
+	out := &checkpoint.Manifest{}
+	for _, e := range m.Entries {
+		if e.Path == workspaceInTar || strings.HasPrefix(e.Path, workspaceInTar+"/") {
+			out.Entries = append(out.Entries, e)
+		}
+	}
+	checkpoint.Unlink(out) // a name of a file that lies beside it stands for itself
+	return out
 }
 
 func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
@@ -198,10 +274,10 @@ func (h *Host) Checkpoint(ctx context.Context, steps []string) (string, []engine
 			return h.merge(ctx, steps[0], f)
 		}
 	}
-	if h.living == nil || h.stale {
+	if h.own == nil || h.stale {
 		return "", nil, 0, nil // nothing has changed since the last one
 	}
-	snap, err := h.living.Snapshot(ctx, h.cfg.Checkpoints)
+	snap, err := h.own.Snapshot(ctx, h.cfg.Checkpoints)
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
 	}
@@ -210,8 +286,11 @@ func (h *Host) Checkpoint(ctx context.Context, steps []string) (string, []engine
 		return "", nil, 0, fmt.Errorf("store the workspace: %w", h.cfg.Redact.Error(err))
 	}
 	changed, count := h.changes(h.sinceCovered(ctx, snap))
-	h.last, h.covered = id, id
+	h.last, h.covered, h.dirty, h.ahead = id, id, false, nil
 	h.storeResult(ctx, steps, snap.Manifest)
+	h.house.mu.Lock()
+	h.house.wake() // it can be evicted now
+	h.house.mu.Unlock()
 	return id, changed, count, nil
 }
 
@@ -229,7 +308,7 @@ func (h *Host) sinceCovered(ctx context.Context, snap checkpoint.Snapshot) []che
 	return checkpoint.Diff(before, snap.Manifest)
 }
 
-// enter and leave count the attempts that are using the sandbox.
+// enter and leave count the attempts.
 func (h *Host) enter() {
 	h.mu.Lock()
 	h.busy++
@@ -268,26 +347,24 @@ func (h *Host) changes(cs []checkpoint.Change) ([]engine.FileChange, int) {
 	return out, count
 }
 
-// Close ends the sandbox and removes its directory.
+// Close ends all sandboxes and removes their directories.
 func (h *Host) Close(ctx context.Context) []engine.Body {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	var out []engine.Body
+	own := h.own
+	h.own = nil
 	h.dropForks(ctx)
-	h.dropLocked(func(b engine.Body) { out = append(out, b) })
+	h.mu.Unlock()
+	if own != nil {
+		h.endLater(ctx, own)
+	}
+	h.closeHouse(ctx)
+	var out []engine.Body
+	h.tellEnded(func(b engine.Body) { out = append(out, b) })
+	h.mu.Lock()
 	h.closeProxy()
+	h.mu.Unlock()
 	_ = os.Remove(filepath.Join(h.cfg.Dir, "sandboxes")) // empty, unless something could not be removed: swept later
 	return out
-}
-
-func (h *Host) dropLocked(emit func(engine.Body)) {
-	if h.living == nil {
-		return
-	}
-	id := h.living.Info().ID
-	h.closeSandbox(context.Background(), h.living)
-	h.living = nil
-	emit(engine.SandboxClosed{ID: id})
 }
 
 // closeSandbox runs on a context of its own: it has to happen after a cancel too.

@@ -26,11 +26,22 @@ type Shell struct {
 	Terminal bool
 }
 
-// RunShell executes a shell in the sandbox, which is made and restored first. What
-// it changes is not stored. Its output goes to the caller's descriptors as it is.
+// RunShell executes a shell in a sandbox like the step's, which is made and restored
+// first. What it changes is not stored. Its output goes to the caller's descriptors as
+// it is.
 func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
-	sb, err := h.sandboxFor(ctx, func(engine.Body) {})
+	quiet := func(engine.Body) {}
+	r, apart := h.rooms[""], false
+	if s.Step != nil {
+		r = h.roomOf(s.Step)
+		apart = s.Step.Sandbox == workflow.Fresh || r.apart()
+	}
+	sb, err := h.acquire(ctx, r, useFresh, quiet)
 	if err != nil {
+		return sandbox.Result{}, err
+	}
+	defer h.release(ctx, sb, useFresh)
+	if _, _, err := h.fill(ctx, sb, apart, quiet); err != nil {
 		return sandbox.Result{}, err
 	}
 	env, rights := sb.BaseEnv(), sandbox.Rights{}
@@ -39,7 +50,7 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 		if env, err = h.environment(sb, a); err != nil {
 			return sandbox.Result{}, fmt.Errorf("make the environment of step %s: %w", s.Step.ID, err)
 		}
-		if rights, err = h.shellRights(sb, a); err != nil {
+		if rights, err = shellRights(sb, a, r.Capabilities); err != nil {
 			return sandbox.Result{}, fmt.Errorf("find the rights of step %s: %w", s.Step.ID, err)
 		}
 	}
@@ -51,9 +62,9 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 // copy that nobody keeps, so there is nothing to put back where it does not. An
 // agent's allowlist names tools, not commands: a shell at such a step may do what
 // the sandbox may.
-func (h *Host) shellRights(sb sandbox.Sandbox, a engine.Attempt) (sandbox.Rights, error) {
+func shellRights(sb sandbox.Sandbox, a engine.Attempt, caps sandbox.Capabilities) (sandbox.Rights, error) {
 	r, err := rightsOf(sb, a)
-	if !h.cfg.Capabilities.PathRights {
+	if !caps.PathRights {
 		r.ReadOnly, r.Write = false, nil
 	}
 	return r, err

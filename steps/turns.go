@@ -89,7 +89,7 @@ func (c *conversation) turn(t agent.Turn) error {
 func (h *Host) turnFiles(ctx context.Context, sb sandbox.Sandbox) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.busy > 1 || h.living != sb {
+	if h.busy > 1 || !h.isOwn(sb) {
 		return "", nil
 	}
 	snap, err := sb.Snapshot(ctx, h.cfg.Checkpoints)
@@ -102,6 +102,12 @@ func (h *Host) turnFiles(ctx context.Context, sb sandbox.Sandbox) (string, error
 	}
 	h.last = id
 	return id, nil
+}
+
+// isOwn reports whether an attempt's sandbox, which may be wrapped, is the run's own.
+// mu is held.
+func (h *Host) isOwn(sb sandbox.Sandbox) bool {
+	return h.own != nil && h.own.Info().ID == sb.Info().ID
 }
 
 // goOn makes the conversation of an attempt: a new one, or the one that it continues,
@@ -129,7 +135,7 @@ func (h *Host) goOn(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, e
 func (h *Host) restoreTurn(ctx context.Context, sb sandbox.Sandbox, id string) (bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.busy > 1 || h.living != sb {
+	if h.busy > 1 || !h.isOwn(sb) {
 		return false, nil
 	}
 	m, err := h.cfg.Checkpoints.Manifest(ctx, id)

@@ -115,7 +115,7 @@ func (g *generator) value(in string, k Key) any {
 		return g.some(2, func(int) any { return g.pick(k.Enum...) })
 	case typeExpr:
 		return g.pick("success()", "always()", "run.attempt > 1")
-	case typeProfile:
+	case typeProfile, typeSandbox:
 		return nil // which names there are is not a matter of form
 	case typeSchema:
 		return object{{"type", "object"}, {"required", []any{"a"}}, {"properties", object{{"a", object{{"type", "string"}}}}}}
@@ -123,7 +123,7 @@ func (g *generator) value(in string, k Key) any {
 		return g.some(2, func(int) any { return g.pick("AGENTS.md", "docs/.x") })
 	case typeAny:
 		return map[string]any{"string": "x", "number": 1.5, "integer": 2, "boolean": true, "array": []any{1}, "object": object{{"a", 1}}}[g.input]
-	case typeStrings:
+	case typeStrings, typeWords:
 		return g.some(2, func(int) any { return g.pick("a/", "*.o") })
 	case typeIDs:
 		if g.late {

@@ -43,7 +43,7 @@ var headings = map[string]string{
 func keyTables() string {
 	var b strings.Builder
 	for _, in := range maps() {
-		if in == inAgentDefaults {
+		if in == inAgentDefaults || in == inNamedSandbox {
 			continue
 		}
 		title := headings[in]

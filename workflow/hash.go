@@ -28,6 +28,7 @@ type hashForm struct {
 	Exposed  []string      `json:"exposed,omitempty"`
 	Inject   [][]string    `json:"inject,omitempty"`
 	Conflict string        `json:"on_conflict,omitempty"`
+	Sandbox  string        `json:"sandbox,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
 	Cwd      string        `json:"cwd,omitempty"`
@@ -75,7 +76,7 @@ type agentForm struct {
 // hashStep is the SHA-256 of a step's form, as hex.
 func hashStep(w *Workflow, s *Step) string {
 	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Secrets: s.Secrets, Timeout: s.Timeout,
-		Continue: s.ContinueOnError, Network: s.Network.canonical(), Exposed: s.Exposed, Conflict: s.OnConflict}
+		Continue: s.ContinueOnError, Network: s.Network.canonical(), Exposed: s.Exposed, Conflict: s.OnConflict, Sandbox: s.Sandbox}
 	for _, name := range s.Secrets {
 		for _, x := range w.Secrets {
 			if x.Name == name && x.Inject != nil {

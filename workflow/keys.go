@@ -63,6 +63,8 @@ const (
 	typeSize      KeyType = "size"
 	typeCache     KeyType = "true or map"
 	typeForeach   KeyType = "list, expression or map of lists"
+	typeWords     KeyType = "list of words" // that grant something: nothing but strings
+	typeSandbox   KeyType = "`fresh` or a name"
 	typeUndefined KeyType = ""
 )
 
@@ -88,6 +90,7 @@ const (
 	inInput     = "input"
 	inSecret    = "secret"
 	inSandbox   = "sandbox"
+	inPool      = "pool"
 	inLimits    = "limits"
 	inWorkspace = "workspace"
 	inDefaults  = "defaults"
@@ -103,6 +106,8 @@ const (
 	inMCP       = "mcp_server"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
 	inAgentDefaults = "defaults.agent"
+	// inNamedSandbox has the rows of sandbox without those that concern the whole run.
+	inNamedSandbox = "sandboxes"
 )
 
 const v01 = "0.1"
@@ -124,6 +129,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "env", Type: typeEnv, Doc: "Plain settings for all steps; stored, shown and hashed.", Example: "{CI: \"true\"}"},
 		{In: inWorkflow, Name: "secrets", Type: typeSecrets, Of: inSecret, Doc: "Names of secrets; a step gets only those that it names. Values never stand in the file.", Example: "[API_TOKEN]"},
 		{In: inWorkflow, Name: "sandbox", Type: typeObject, Of: inSandbox, Doc: "Where the steps run.", Example: "{driver: local}"},
+		{In: inWorkflow, Name: "sandboxes", Type: typeNamed, Of: inNamedSandbox, Doc: "Other sandboxes by name, with the keys of `sandbox` (nothing is taken from there). A step that says `sandbox: NAME` runs in it: it is made when the first one starts, and the workspace and the home go there and come back.", Example: "{online: {network: full}}"},
 		{In: inWorkflow, Name: "workspace", Type: typeObject, Of: inWorkspace, Doc: "The files that the steps work on; empty when absent.", Example: "{from: .}"},
 		{In: inWorkflow, Name: "defaults", Type: typeObject, Of: inDefaults, Doc: "Values for steps that do not say otherwise.", Example: "{timeout: 5m}"},
 		{In: inWorkflow, Name: "timeout", Type: typeDuration, Doc: "Time limit of the whole run; none when absent.", Example: "1h"},
@@ -212,6 +218,7 @@ func supportedKeys() []Key {
 
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
 		{In: inStep, Name: "on_conflict", Type: typeEnum, Enum: []string{"fail", "ours", "theirs"}, Default: "fail", Doc: "When a step that ran at the same time changed the same path differently and ended first: `fail` the step, take `ours` (what is there already) or `theirs` (what this step made).", Example: "theirs"},
+		{In: inStep, Name: "sandbox", Type: typeSandbox, Doc: "Another sandbox than the run's: `fresh` is one of its own, which starts with the workspace as it is and nothing else (an empty home, an empty /tmp) and is closed at the step's end; a name is one of `sandboxes`. What the step changes in the workspace is merged back.", Example: "fresh"},
 		{In: inStep, Name: "cwd", Type: typeTemplate, Doc: "The folder to start in, relative to the workspace and in it. A group's is that of its steps.", Example: "server"},
 		{In: inStep, Name: "foreach", Type: typeForeach, Doc: "Runs the step once for each item: a list, an expression of one, or a map of lists of which every combination is an item (`include` adds, `exclude` takes away). In the step, `item` and `index`. Seen from outside, `steps.ID.outputs.X` is a list in the order of the items, null where it failed.", Example: "[linux, darwin]"},
 		{In: inStep, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Doc: "Of `foreach`: how many items at the same time; the run's `max_parallel` holds besides.", Example: "2"},
@@ -241,7 +248,7 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "prompt", Type: typeTemplate, Doc: "What the agent is asked to do; at most 10,000 characters.", Example: "Fix the failing test"},
 		{In: inAgent, Name: "prompt_file", Type: typePath, Doc: "A file with the prompt, relative to the workflow file; `${{ }}` works in it.", Example: "prompts/implement.md"},
 		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "claude-code", "acp", "replay"}, Later: []string{"openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, Claude Code's CLI, a program that speaks the Agent Client Protocol, or a cassette that is played.", Example: "replay"},
-		{In: inAgent, Name: "command", Type: typeStrings, Doc: "The program of provider `acp` and its arguments; it has to exist in the sandbox.", Example: "[my-agent, --acp]"},
+		{In: inAgent, Name: "command", Type: typeWords, Doc: "The program of provider `acp` and its arguments; it has to exist in the sandbox.", Example: "[my-agent, --acp]"},
 		{In: inAgent, Name: "cassette", Type: typePath, Doc: "The folder that provider `replay` plays, relative to the workflow file.", Example: "cassettes/init"},
 		{In: inAgent, Name: "profile", Type: typeProfile, Default: "default", Doc: "One of `profiles`, or a preset of `allowed_tools`: `code_analysis` (Read, Glob, Grep), `code_generation` (Bash, Write, Read, Edit, Glob, Grep), `data_processing` and `default` (Bash, Read, Write).", Example: "code_analysis"},
 		{In: inAgent, Name: "model", Type: typeText, Doc: "The model's name; default: the provider's.", Example: "claude-sonnet-4-5"},
@@ -257,7 +264,7 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "context_files", Type: typeFiles, Doc: "Files of the workspace whose text is added to the system prompt when the conversation begins; none by default.", Example: "[AGENTS.md]"},
 		{In: inAgent, Name: "max_prompt_chars", Type: typeInt, Min: 100, Max: 1000000, Default: "10000", Doc: "How long the prompt may be, in characters.", Example: "50000"},
 
-		{In: inMCP, Name: "command", Type: typeStrings, Doc: "The server's program and its arguments. It runs in the sandbox, in the workspace, with the step's rights, network, `env` and secrets, and speaks over its standard input and output.", Example: "[db-mcp, --read-only]"},
+		{In: inMCP, Name: "command", Type: typeWords, Doc: "The server's program and its arguments. It runs in the sandbox, in the workspace, with the step's rights, network, `env` and secrets, and speaks over its standard input and output.", Example: "[db-mcp, --read-only]"},
 		{In: inMCP, Name: "env", Type: typeEnv, Doc: "Settings of the program, beside the step's.", Example: "{DB: \"${{ inputs.db }}\"}"},
 		{In: inMCP, Name: "url", Type: typeText, Doc: "The address of a server that speaks streamable HTTP. The step's `network` has to allow its host; a secret with `inject` for it is added to the requests.", Example: "https://mcp.example.com/mcp"},
 		{In: inMCP, Name: "headers", Type: typeHeaders, Doc: "Headers of the requests to `url`.", Example: "{X-Team: core}"},
@@ -274,10 +281,10 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"sandboxes", "template", "mounts", "caches", "concurrency", "artifacts", "notify"}},
+		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "artifacts", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
-		{inStep, []string{"workflow", "with", "approve", "sandbox", "background", "ready", "artifacts"}},
+		{inStep, []string{"workflow", "with", "approve", "background", "ready", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 		{inAgent, []string{"session"}},

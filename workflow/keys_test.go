@@ -38,6 +38,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.secrets(wrapList(n))
 		case inSandbox:
 			p.sandbox(n)
+		case inNamedSandbox:
+			p.sandboxes(wrapMap("other", n))
+		case inPool:
+			p.pool(n)
 		case inInject:
 			p.inject(n)
 		case inNetwork:

@@ -36,12 +36,17 @@ var keysets = sync.OnceValue(func() map[string]*keyset {
 	return sets
 })
 
-// allKeys are the rows of the table, and again those of agent under defaults.agent.
+// allKeys are the rows of the table, and again those of agent under defaults.agent, and those
+// of sandbox under sandboxes.
 func allKeys() []Key {
 	all := Keys()
 	for _, k := range all {
 		if k.In == inAgent && !slices.Contains([]string{"prompt", "prompt_file"}, k.Name) {
 			k.In = inAgentDefaults
+			all = append(all, k)
+		}
+		if k.In == inSandbox && k.Name != "max_sandboxes" {
+			k.In = inNamedSandbox
 			all = append(all, k)
 		}
 	}

@@ -249,6 +249,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.secrets(v)
 		case "sandbox":
 			p.sandbox(v)
+		case "sandboxes":
+			p.sandboxes(v)
 		case "workspace":
 			p.workspace(v)
 		case "defaults":
@@ -405,27 +407,6 @@ func (p *fileParser) secrets(n *yaml.Node) {
 		}
 		seen[s.Name] = true
 		p.w.Secrets = append(p.w.Secrets, s)
-	})
-}
-
-func (p *fileParser) sandbox(n *yaml.Node) {
-	p.w.Sandbox.Pos = pos(n)
-	p.mapping(n, ctxSandbox, func(k, v *yaml.Node) bool {
-		switch k.Value {
-		case "driver":
-			p.w.Sandbox.Driver = p.word(ctxSandbox, k, v)
-		case "require":
-			p.w.Sandbox.Require = p.word(ctxSandbox, k, v)
-		case "network":
-			p.w.Sandbox.Network = p.network(ctxSandbox, k, v)
-		case "limits":
-			p.w.Sandbox.Limits = p.limits(v)
-		case "reuse":
-			p.word(ctxSandbox, k, v)
-		default:
-			return false
-		}
-		return true
 	})
 }
 

@@ -123,6 +123,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		case "access":
 			s.Access = p.access(k, v)
 			x.access = k
+		case "sandbox":
+			s.Sandbox = p.sandboxName(v)
 		case "cache":
 			x.cache = v
 		case "network":
@@ -177,7 +179,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	}
 	p.kind(n, s, x, sc)
 	if s.Network.Mode == "" {
-		s.Network = p.w.Sandbox.Network
+		s.Network = p.w.SandboxOf(s).Network
 	}
 	if x.secrets != nil {
 		p.stepSecrets(s, x.secrets)
@@ -274,7 +276,7 @@ func (p *fileParser) groupOnly(n *yaml.Node) {
 	n = real(n)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		switch k := n.Content[i]; k.Value {
-		case "retry", "shell", "secrets", "access", "cache", "network", "on_conflict", "allow_dangerous", "warn_after":
+		case "retry", "shell", "secrets", "access", "cache", "network", "sandbox", "on_conflict", "allow_dangerous", "warn_after":
 			d := p.at("group", k, "%s is for a step that runs something; this one is a group", k.Value)
 			d.Hint = "give it to the steps in the group"
 			if keyOf(ctxDefaults, k.Value) != nil {

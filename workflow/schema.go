@@ -254,7 +254,7 @@ func shape(k Key) object {
 		return enum(k.Enum)
 	case typeExpr:
 		return object{{"type", []string{"string", "boolean"}}}
-	case typeProfile:
+	case typeProfile, typeSandbox:
 		return pattern(idPattern)
 	case typeSchema:
 		// No reference to the meta-schema: an editor without a network would fail on it.
@@ -267,6 +267,8 @@ func shape(k Key) object {
 		return object{{"type", "array"}}
 	case typeStrings:
 		return listOf(scalar())
+	case typeWords:
+		return listOf(object{{"type", "string"}})
 	case typeIDs:
 		return listOf(pattern(idPattern))
 	case typeNames:

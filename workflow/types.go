@@ -15,10 +15,12 @@ type Workflow struct {
 	// cassettes are not among them), by the name used in the text, frozen as well.
 	Files map[string][]byte
 
-	Inputs    []Input
-	Env       []EnvVar
-	Secrets   []Secret
-	Sandbox   SandboxSpec
+	Inputs  []Input
+	Env     []EnvVar
+	Secrets []Secret
+	Sandbox SandboxSpec
+	// Sandboxes are the named others.
+	Sandboxes []*SandboxSpec
 	Workspace Workspace
 	// Timeout of the whole run, 0 for none.
 	Timeout time.Duration
@@ -69,13 +71,27 @@ type Secret struct {
 	Pos    Pos
 }
 
-// SandboxSpec is where the run's steps run.
+// SandboxSpec is where steps run: the run's sandbox, or a named one.
 type SandboxSpec struct {
+	Name    string  // "" for the run's
 	Limits  Limits  // of everything in it
 	Driver  string  // auto (default), local, host
 	Require string  // any (default), strong
 	Network Network // of the steps that do not say it; mode none when absent
+	// Reuse is run ("" too), step or pool.
+	Reuse string
+	Pool  Pool // of reuse pool; Size is 0 otherwise
+	// MaxSandboxes bounds all living ones of the run; 0 for the default. Of the run's only.
+	MaxSandboxes int
+	// Timeout is the life of one sandbox, 0 for as long as the run.
+	Timeout time.Duration
 	Pos     Pos
+}
+
+// Pool is `pool: {size, warm}`.
+type Pool struct {
+	Size int
+	Warm bool // made before the first step
 }
 
 // Limits of the sandbox; 0 is none. Sizes in bytes.
@@ -132,6 +148,8 @@ type Step struct {
 	ContinueOnError bool
 	Outputs         []Output
 	Cache           *Cache // nil: it always runs
+	// Sandbox is "" for the run's, Fresh, or the name of another one.
+	Sandbox string
 	// OnConflict is fail ("" too), ours or theirs.
 	OnConflict string
 	// AllowDangerous is the reason why a destructive command may stand in the script.

@@ -154,13 +154,20 @@ func (a *app) show(ctx context.Context, word string) error {
 	if err != nil {
 		return err
 	}
+	uses := map[string]string{}
 	for _, e := range events {
 		if b, ok := e.Body.(engine.SandboxCreated); ok {
-			v.Sandbox = fmt.Sprintf("%s (%s)", b.Driver, b.Tier)
+			if b.Use == "" || v.Sandbox == "" {
+				v.Sandbox = fmt.Sprintf("%s (%s)", b.Driver, b.Tier)
+			}
+			uses[b.ID] = report.UseOf(b)
 		}
 		if b, ok := e.Body.(engine.Egress); ok {
 			v.Egress = report.AddEgress(v.Egress, b)
 		}
+	}
+	for i := range v.Steps {
+		v.Steps[i].SandboxUse = uses[v.Steps[i].Sandbox]
 	}
 	if a.json {
 		return report.WriteJSON(a.out, v)

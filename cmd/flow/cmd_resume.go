@@ -325,7 +325,7 @@ func stepRows(ctx context.Context, store *state.Store, id string) ([]report.Step
 		row.FromOutcome(r.Outcome)
 		row.Status, row.Kind = status, r.Kind
 		row.Records = append(row.Records, report.RecordView{Attempt: r.Attempt, Status: r.Outcome.Status, Class: r.Outcome.Class,
-			ExitCode: r.Outcome.ExitCode, Error: r.Outcome.Error, Started: r.Outcome.Started, Duration: report.Seconds(r.Outcome.Duration)})
+			ExitCode: r.Outcome.ExitCode, Error: r.Outcome.Error, Started: r.Outcome.Started, Duration: report.Seconds(r.Outcome.Duration), Sandbox: r.Outcome.SandboxID})
 	}
 	return rows, nil
 }

@@ -188,20 +188,48 @@ func (a *app) printDiagnostics(err error) error {
 	return printed{bad}
 }
 
-// choose probes the driver of a run: once, because a probe starts a sandbox.
+// choose probes the drivers of a run: each once, because a probe starts a sandbox.
 // It then refuses what the file asks for and this machine cannot do.
 func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow) (chosen, error) {
-	d, caps, err := steps.Choose(ctx, first(o.Driver, w.Sandbox.Driver), a.drivers())
-	if err == nil {
-		err = steps.Preflight(w, caps)
+	c := chosen{named: map[string]steps.Place{}}
+	probed := map[string]steps.Place{} // by driver's word
+	caps := map[string]sandbox.Capabilities{}
+	for _, spec := range append([]*workflow.SandboxSpec{&w.Sandbox}, w.Sandboxes...) {
+		word := first(o.Driver, spec.Driver)
+		place, ok := probed[word]
+		if !ok {
+			var err error
+			if place.Driver, place.Capabilities, err = steps.Choose(ctx, word, a.drivers()); err != nil {
+				return c, err
+			}
+			probed[word] = place
+		}
+		caps[spec.Name] = place.Capabilities
+		if spec.Name == "" {
+			c.driver, c.caps = place.Driver, place.Capabilities
+		} else {
+			c.named[spec.Name] = place
+		}
 	}
-	return chosen{d, caps}, err
+	return c, steps.Preflight(w, caps)
 }
 
-// chosen is the driver of a run and what it can do here.
+// chosen is the driver of a run and what it can do here, and those of its named
+// sandboxes.
 type chosen struct {
 	driver sandbox.Driver
 	caps   sandbox.Capabilities
+	named  map[string]steps.Place
+}
+
+// places adds to the named sandboxes what they show of the host.
+func (c chosen) places(mounts func(sandbox.Tier) []sandbox.Mount) map[string]steps.Place {
+	out := make(map[string]steps.Place, len(c.named))
+	for name, p := range c.named {
+		p.Mounts = mounts(p.Capabilities.Tier)
+		out[name] = p
+	}
+	return out
 }
 
 // openState opens the state directory for writing and sweeps what dead runs left.

@@ -83,7 +83,11 @@ func (a *app) shell(ctx context.Context, word string, argv []string, f *shellFla
 			return err
 		}
 	}
-	driver, caps, err := steps.Choose(ctx, first(f.driver, started.Options.Driver, w.Sandbox.Driver), a.drivers())
+	spec := &w.Sandbox
+	if sh.Step != nil {
+		spec = w.SandboxOf(sh.Step)
+	}
+	driver, caps, err := steps.Choose(ctx, first(f.driver, started.Options.Driver, spec.Driver), a.drivers())
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func (a *app) shell(ctx context.Context, word string, argv []string, f *shellFla
 		return err
 	}
 	defer dir.remove()
-	host := steps.NewHost(steps.Config{RunID: id, Workflow: w, Driver: driver, Capabilities: caps, Dir: dir.path, FileDir: filepath.Dir(w.Path),
+	host := steps.NewHost(steps.Config{RunID: id, Workflow: w, Driver: driver, Capabilities: caps, Named: map[string]steps.Place{spec.Name: {Driver: driver, Capabilities: caps}}, Dir: dir.path, FileDir: filepath.Dir(w.Path),
 		Checkpoints: store, Logs: logs{store}, Redact: set, Secrets: secrets, Restore: at})
 	defer host.Close(ctx)
 	fmt.Fprintf(a.err, "flow: run %s, %s, in a sandbox of driver %s (%s); what you change in it is not kept\n", id, point, driver.Name(), caps.Tier)

@@ -14,6 +14,7 @@ import (
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/redact"
 	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -62,10 +63,11 @@ func (s *session) drive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mounts := func(t sandbox.Tier) []sandbox.Mount { return s.a.mounts(s.plan, s.options, t) }
 	host := steps.NewHost(steps.Config{
 		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent, Record: s.record,
-		Restore: s.restore, Base: s.base, Cache: results, Mounts: s.a.mounts(s.plan, s.options, s.driver.caps.Tier),
+		Restore: s.restore, Base: s.base, Cache: results, Mounts: mounts(s.driver.caps.Tier), Named: s.driver.places(mounts),
 		Reach: s.a.reach, Roots: s.a.roots,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})

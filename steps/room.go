@@ -1,0 +1,304 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"flowrun.dev/flow/engine"
+	"flowrun.dev/flow/sandbox"
+	"flowrun.dev/flow/workflow"
+)
+
+// Place is the driver chosen for a kind of sandbox.
+type Place struct {
+	Driver sandbox.Driver
+	// Capabilities of the driver on this machine.
+	Capabilities sandbox.Capabilities
+	// Mounts that every sandbox of the kind shows, e.g. an agent's own program.
+	Mounts []sandbox.Mount
+}
+
+// room is a kind of sandbox of the run: its own, or a named one.
+type room struct {
+	Place
+	spec  *workflow.SandboxSpec
+	steps []*workflow.Step // that run in one of them
+	// What follows from those, looked up once and not for each sandbox.
+	network sandbox.Network
+	catch   []int
+	n       int // living ones; guarded by house.mu
+}
+
+// apart: steps in it share nothing but the workspace.
+func (r *room) apart() bool {
+	return r.spec.Reuse == workflow.ReuseStep || r.spec.Reuse == workflow.ReusePool
+}
+
+// member is one living sandbox.
+type member struct {
+	sandbox.Sandbox
+	room *room
+	born time.Time
+	// used: something ran in it since it was made or reset.
+	used bool
+	// told: people and records know of it.
+	told bool
+}
+
+// lost reports whether the sandbox has ended.
+func (m *member) lost() bool { return ended(m.Sandbox) }
+
+func ended(sb sandbox.Sandbox) bool {
+	select {
+	case <-sb.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// house counts the living sandboxes of a run, and keeps those that nobody uses.
+//
+// Nobody waits for ever: an attempt holds at most one of them, ends, and gives it
+// back; one that waits holds none; and what nobody uses makes room (evict).
+type house struct {
+	most int // living ones at the same time
+
+	mu     sync.Mutex
+	n      int // living ones, and those that are being made
+	idle   []*member
+	freed  chan struct{} // closed when there may be room
+	closed bool
+}
+
+func newHouse(most int) *house { return &house{most: most, freed: make(chan struct{})} }
+
+// wake lets those who wait look again. mu is held.
+func (s *house) wake() {
+	close(s.freed)
+	s.freed = make(chan struct{})
+}
+
+// take removes an idle one of the room (nil: of any). mu is held.
+func (s *house) take(r *room) *member {
+	for i, m := range s.idle {
+		if r == nil || m.room == r {
+			s.idle = append(s.idle[:i:i], s.idle[i+1:]...)
+			return m
+		}
+	}
+	return nil
+}
+
+// errClosed is what who still waits for a sandbox at the run's end is told.
+var errClosed = errors.New("the run has ended")
+
+// full: the room has all that it may have.
+func (r *room) full() bool { return r.spec.Reuse == workflow.ReusePool && r.n >= r.spec.Pool.Size }
+
+// newRooms finds the kinds of sandbox and the steps in each.
+func newRooms(cfg *Config) map[string]*room {
+	w := cfg.Workflow
+	rooms := map[string]*room{"": {Place: Place{Driver: cfg.Driver, Capabilities: cfg.Capabilities, Mounts: cfg.Mounts}, spec: &w.Sandbox}}
+	for _, s := range w.Sandboxes {
+		rooms[s.Name] = &room{Place: cfg.Named[s.Name], spec: s}
+	}
+	for _, s := range allSteps(w) {
+		r := rooms[w.SandboxOf(s).Name]
+		r.steps = append(r.steps, s)
+	}
+	for _, r := range rooms {
+		r.network = networkOf(r.steps)
+		r.catch = r.catchPorts()
+	}
+	return rooms
+}
+
+func (h *Host) roomOf(s *workflow.Step) *room { return h.rooms[h.cfg.Workflow.SandboxOf(s).Name] }
+
+// mostSandboxes is the bound of living sandboxes: as the file says, or one for each
+// step that may run at the same time and the run's own.
+func mostSandboxes(w *workflow.Workflow) int {
+	if w.Sandbox.MaxSandboxes > 0 {
+		return w.Sandbox.MaxSandboxes
+	}
+	return max(w.MaxParallel, 1) + 1
+}
+
+// acquire takes an idle sandbox of a room, or makes one. Where there is no room for
+// it, it waits.
+func (h *Host) acquire(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
+	s := h.house
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, errClosed
+		}
+		if m := s.take(r); m != nil && use != useFresh {
+			s.mu.Unlock()
+			if m.lost() {
+				h.end(ctx, m)
+				continue
+			}
+			h.tell(m, use, emit)
+			return m, nil
+		} else if m != nil {
+			s.idle = append(s.idle, m)
+		}
+		if !r.full() && s.n < s.most {
+			s.n++
+			r.n++
+			s.mu.Unlock()
+			return h.make(ctx, r, use, emit)
+		}
+		var out *member
+		if !r.full() {
+			out = s.take(nil)
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		if out == nil && !r.full() {
+			out = h.evictOwn()
+		}
+		if out != nil {
+			h.end(ctx, out)
+			continue
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// make creates a sandbox, whose place is reserved.
+func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
+	sb, err := h.createRetried(ctx, r)
+	if err != nil {
+		h.vacate(r)
+		return nil, err
+	}
+	m := &member{Sandbox: sb, room: r, born: time.Now()}
+	h.tell(m, use, emit)
+	return m, nil
+}
+
+// tell of a sandbox, once. Forks of the run's own are not told of: there may be one
+// for each step.
+func (h *Host) tell(m *member, use string, emit func(engine.Body)) {
+	if m.told || use == useFork {
+		return
+	}
+	m.told = true
+	info := m.Info()
+	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: m.room.Capabilities.Weakness(), Name: m.room.spec.Name, Use: use})
+}
+
+// vacate gives a reserved place up.
+func (h *Host) vacate(r *room) {
+	s := h.house
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.n--
+	r.n--
+	s.wake()
+}
+
+// end closes a sandbox. It is told of with the next event that is.
+func (h *Host) end(ctx context.Context, m *member) {
+	h.closeSandbox(ctx, m.Sandbox)
+	h.forgetDoor(m.Info().ID)
+	h.vacate(m.room)
+	if m.told {
+		h.endedMu.Lock()
+		h.endedOnes = append(h.endedOnes, engine.SandboxClosed{ID: m.Info().ID})
+		h.endedMu.Unlock()
+	}
+}
+
+// tellEnded tells of the sandboxes that were closed since it was last asked.
+func (h *Host) tellEnded(emit func(engine.Body)) {
+	h.endedMu.Lock()
+	list := h.endedOnes
+	h.endedOnes = nil
+	h.endedMu.Unlock()
+	for _, b := range list {
+		emit(b)
+	}
+}
+
+// endLater closes a sandbox beside what else happens: a big tree takes its time.
+// Close waits for it.
+func (h *Host) endLater(ctx context.Context, m *member) {
+	h.drops.Go(func() { h.end(context.WithoutCancel(ctx), m) })
+}
+
+// cleanTimeout bounds the question whether a sandbox is clean; init answers in some
+// 10 µs.
+const cleanTimeout = 2 * time.Second
+
+// asMade reports whether a sandbox is, but for its home, as it was made: making one
+// costs ten times what a small step does.
+func asMade(ctx context.Context, m *member) bool {
+	r, ok := m.Sandbox.(sandbox.Reusable)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+	defer cancel()
+	clean, err := r.Clean(ctx)
+	return err == nil && clean
+}
+
+// release gives a sandbox back after an attempt: it is kept for the next one, or
+// closed. That of a fork is kept where no step can find what another one left.
+func (h *Host) release(ctx context.Context, m *member, use string) {
+	keep := use == usePool || use == useNamed || use == useFork && asMade(ctx, m)
+	s := h.house
+	s.mu.Lock()
+	keep = keep && !s.closed && !m.lost()
+	if keep && use == useNamed {
+		for _, other := range s.idle {
+			keep = keep && other.room != m.room // one of a name is enough
+		}
+	}
+	if keep {
+		s.idle = append(s.idle, m)
+		s.wake()
+	}
+	s.mu.Unlock()
+	if !keep {
+		h.endLater(ctx, m)
+	}
+}
+
+// closeHouse ends all that nobody uses; nobody gets one meanwhile.
+func (h *Host) closeHouse(ctx context.Context) {
+	s := h.house
+	s.mu.Lock()
+	s.closed = true
+	idle := s.idle
+	s.idle = nil
+	s.wake()
+	s.mu.Unlock()
+	for _, m := range idle {
+		h.endLater(ctx, m)
+	}
+	h.drops.Wait()
+	s.mu.Lock()
+	s.closed = false
+	s.mu.Unlock()
+}
+
+// What a sandbox is for, as events say it.
+const (
+	useOwn   = ""
+	useFork  = "fork"  // of a step that overlaps others
+	useFresh = "fresh" // of one step
+	usePool  = "pool"
+	useNamed = "named"
+)
