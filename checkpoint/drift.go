@@ -38,7 +38,7 @@ func SourceNow(ctx context.Context, src string, base *Manifest, o ImportOptions)
 			continue // the latter was read already
 		}
 		if was := base.Lookup(e.Path); was != nil && was.Kind == KindFile && was.Size == e.Size && was.MtimeNS == e.MtimeNS {
-			e.Hash = was.Hash
+			e.Hash, e.Xattrs = was.Hash, was.Xattrs // without being opened
 			continue
 		}
 		st, err := statBeneath(root, e.Path)

@@ -37,7 +37,7 @@ func (s *scan) hash(ctx context.Context, o scanOptions) error {
 	var again []*pend // further names of an inode that is read already
 	first := map[inode]*pend{}
 	for _, p := range s.pends {
-		if p.e.Kind != KindFile {
+		if p.e.Kind != KindFile || p.assumed {
 			continue
 		}
 		if p.st.nlink > 1 {

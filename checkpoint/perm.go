@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,9 @@ type keys struct {
 	root     int
 	override bool // CAP_DAC_OVERRIDE: mode bits do not stop this process
 	never    bool // the tree is not ours to change (the user's source)
+	// graft is a directory of the tree, "" for none, which is another mount: graftRoot.
+	graft     string
+	graftRoot int
 
 	mu   sync.Mutex
 	dirs []lockedDir // in the order of unlocking: parents first
@@ -34,6 +38,19 @@ func canOverride() bool {
 		return false
 	}
 	return data[0].Effective&(1<<unix.CAP_DAC_OVERRIDE) != 0
+}
+
+// beneath opens a path of the tree, see openBeneath.
+func (k *keys) beneath(path string, flags int) (int, error) {
+	if k.graft != "" {
+		if path == k.graft {
+			return openBeneath(k.graftRoot, "", flags, 0)
+		}
+		if rest, ok := strings.CutPrefix(path, k.graft+"/"); ok {
+			return openBeneath(k.graftRoot, rest, flags, 0)
+		}
+	}
+	return openBeneath(k.root, path, flags, 0)
 }
 
 // enter opens the root of the tree.
@@ -83,6 +100,9 @@ func (k *keys) unlockRoot(path string) error {
 func (k *keys) leave() error {
 	err := k.lock()
 	unix.Close(k.root)
+	if k.graft != "" {
+		unix.Close(k.graftRoot)
+	}
 	return err
 }
 
@@ -91,9 +111,9 @@ func (k *keys) leave() error {
 func (k *keys) openDir(path string, bits uint32) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY
 	if k.override || k.never {
-		return openBeneath(k.root, path, flags, 0)
+		return k.beneath(path, flags)
 	}
-	fd, err := openBeneath(k.root, path, flags, 0)
+	fd, err := k.beneath(path, flags)
 	if err == nil {
 		st, serr := statFd(fd)
 		if serr != nil || st.mode&bits == bits || path == "" {
@@ -107,12 +127,12 @@ func (k *keys) openDir(path string, bits uint32) (int, error) {
 	if uerr := k.unlockDir(path, bits); uerr != nil {
 		return -1, errors.Join(err, uerr)
 	}
-	return openBeneath(k.root, path, flags, 0)
+	return k.beneath(path, flags)
 }
 
 // unlockDir gives the owner of a directory rights until lock.
 func (k *keys) unlockDir(path string, bits uint32) error {
-	fd, err := openBeneath(k.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := k.beneath(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -137,11 +157,11 @@ func (k *keys) unlockDir(path string, bits uint32) error {
 func (k *keys) openFile(path string) (fd int, done func() error, err error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 	done = func() error { return nil }
-	fd, err = openBeneath(k.root, path, flags, 0)
+	fd, err = k.beneath(path, flags)
 	if !errors.Is(err, unix.EACCES) || k.never {
 		return fd, done, err
 	}
-	look, perr := openBeneath(k.root, path, unix.O_PATH, 0)
+	look, perr := k.beneath(path, unix.O_PATH)
 	if perr != nil {
 		return -1, done, perr
 	}
@@ -162,7 +182,7 @@ func (k *keys) openFile(path string) (fd int, done func() error, err error) {
 		unix.Close(look)
 		return -1, func() error { return nil }, fmt.Errorf("%w; giving the owner its rights for a moment: %w", err, perr)
 	}
-	if fd, err = openBeneath(k.root, path, flags, 0); err != nil {
+	if fd, err = k.beneath(path, flags); err != nil {
 		return -1, func() error { return nil }, errors.Join(err, done())
 	}
 	return fd, done, nil
@@ -179,7 +199,7 @@ func (k *keys) lock() error {
 			}
 			continue
 		}
-		fd, err := openBeneath(k.root, d.path, unix.O_PATH|unix.O_DIRECTORY, 0)
+		fd, err := k.beneath(d.path, unix.O_PATH|unix.O_DIRECTORY)
 		if err == nil {
 			err = chmodFd(fd, d.mode)
 			unix.Close(fd)

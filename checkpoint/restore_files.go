@@ -77,9 +77,10 @@ func (r *restore) place(dir int, tmp, name string, e *Entry) error {
 }
 
 // adjustable: nothing but mode, time and attributes differ, and the inode is this
-// name's alone. A planted setuid file is replaced instead.
+// name's alone. A planted setuid file is replaced instead, and so is every file beside
+// an overlay, whose stat is not the one that was walked.
 func (r *restore) adjustable(old, e *Entry) bool {
-	return old.Kind == KindFile && e.Kind == KindFile && old.Hash == e.Hash && old.Size == e.Size &&
+	return r.keys.graft == "" && old.Kind == KindFile && e.Kind == KindFile && old.Hash == e.Hash && old.Size == e.Size &&
 		old.Mode&0o6000 == 0 && e.Mode&0o6000 == 0 && !r.foreign[e.Path] &&
 		old.HardlinkTo == "" && r.t.nodeOf(e.Path).st.nlink == 1
 }

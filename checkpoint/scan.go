@@ -37,9 +37,24 @@ type written struct {
 // scan walks and hashes. The caller ends it with close, also after an error when
 // s is not nil.
 func (t *Tracker) scan(ctx context.Context, k *keys, o scanOptions) (*scan, error) {
+	s, err := t.look(ctx, k, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.pends) > 0 && !t.noHash {
+		if err := s.hash(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	s.group(o.foreign)
+	return s, nil
+}
+
+// look is the walk of a scan: what is there, and what has to be read.
+func (t *Tracker) look(ctx context.Context, k *keys, o scanOptions) (*scan, error) {
 	t.gen++
 	s := &scan{t: t, keys: k}
-	s.walk = walk{t: t, ctx: ctx, root: k.root, keys: k, gen: t.gen, start: time.Now().UnixNano(), devices: o.lenient || o.devices}
+	s.walk = walk{t: t, ctx: ctx, root: k.root, keys: k, gen: t.gen, start: time.Now().UnixNano(), devices: o.lenient || o.devices || t.marks != ""}
 	err := s.walk.run()
 	for _, w := range s.walk.done {
 		s.pends = append(s.pends, w.pends...)
@@ -50,12 +65,6 @@ func (t *Tracker) scan(ctx context.Context, k *keys, o scanOptions) (*scan, erro
 	if err != nil {
 		return nil, err
 	}
-	if len(s.pends) > 0 && !t.noHash {
-		if err := s.hash(ctx, o); err != nil {
-			return nil, err
-		}
-	}
-	s.group(o.foreign)
 	return s, nil
 }
 

@@ -36,6 +36,9 @@ type Tracker struct {
 	override bool
 	readOnly bool // never chmod in the tree: it is the user's own
 	noHash   bool // lists only
+	// marks is the prefix of an overlay's attributes when the tree is one's upper layer:
+	// those of directories are recorded, and whiteouts as devices.
+	marks string
 
 	mu   sync.Mutex
 	gen  uint64

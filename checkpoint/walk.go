@@ -25,6 +25,7 @@ type pend struct {
 	e       Entry
 	st      stat
 	racy    bool
+	assumed bool   // its hash is known without reading
 	content []byte // kept in memory between hashing and storing, nil if too much
 }
 
@@ -203,6 +204,9 @@ func (k *walkWorker) dir(j dirJob) error {
 			return pathError("read attributes of", j.n.e.Path, err)
 		}
 		j.p.e.Xattrs = x
+		if err := k.w.t.readMarks(fd, &j.p.e); err != nil {
+			return pathError("read attributes of", j.n.e.Path, err)
+		}
 	}
 	seen := 0
 	for {
