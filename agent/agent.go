@@ -74,7 +74,11 @@ type Request struct {
 	// Continue are the complete turns of a conversation that goes on: none of them is
 	// asked for again. Empty for a new one.
 	Continue []Turn
-	Now      func() time.Time
+	// History are the turns of earlier conversations with which a new one goes on, each
+	// begun by the turn with its Prompt. They are the model's memory and nothing else:
+	// they count for no limit and are not recorded again.
+	History []Turn
+	Now     func() time.Time
 }
 
 // MCPServer is a server of the Model Context Protocol: a program that runs in the

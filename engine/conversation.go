@@ -1,5 +1,7 @@
 package engine
 
+import "flowrun.dev/flow/workflow"
+
 // TurnCompleted is one complete turn of a step's conversation: its answer, its
 // tools' results, and the files as they were at that moment, stored together.
 type TurnCompleted struct {
@@ -48,11 +50,19 @@ func (r *Run) turn(i int, seq int64, b TurnCompleted) bool {
 		return false // a completed turn does not come twice
 	}
 	at := b.TurnAt
-	n.Turn = &at
+	n.Turn, n.Said = &at, &at
 	if b.Checkpoint != "" {
 		r.Line = append(r.Line, CheckpointAt{ID: b.Checkpoint, Step: b.Step, Seq: seq, Turn: true})
 	}
 	return true
+}
+
+// sessionOf is the step whose conversation a step goes on with, "" for none.
+func sessionOf(s *workflow.Step) string {
+	if s.Agent == nil {
+		return ""
+	}
+	return s.Agent.Session
 }
 
 // continues says whether a conversation that ended so goes on in the next attempt:

@@ -72,6 +72,10 @@ type Attempt struct {
 	// Continue is the turn at which a stopped conversation goes on, nil for none. Its
 	// files are those of the restored checkpoint, or have to be restored first.
 	Continue *TurnAt
+	// Session is the end of the conversation of SessionStep, with which a new one goes
+	// on (session: continue), nil for none.
+	SessionStep string
+	Session     *TurnAt
 }
 
 // StopError is the cause with which a step's context is cancelled.

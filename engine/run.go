@@ -81,6 +81,8 @@ type NodeState struct {
 	Last *Outcome
 	// Turn is where the step's conversation can go on, nil when it cannot.
 	Turn *TurnAt
+	// Said is the last turn of the step's conversation, for a step that goes on with it.
+	Said *TurnAt
 	// Condition is the result of `if`.
 	Condition Truth
 	// Reason says why a step was not run, or why its condition failed.

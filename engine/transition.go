@@ -278,6 +278,7 @@ func (r *Run) start(i int, e Event, attempt int) bool {
 	if n.firstSeq == 0 {
 		n.firstSeq = e.Seq
 	}
+	n.Said = n.Turn // what an earlier attempt said is forgotten, unless this one goes on
 	n.Status = StepRunning
 	n.Attempts++
 	n.Tries++

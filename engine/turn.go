@@ -187,6 +187,11 @@ func (l *Loop) start(s StartStep) {
 	l.live[s.Node] = cancel
 	vars, err := l.vars(s.Node, true)
 	a := Attempt{RunID: l.Run.ID, Step: step, Attempt: s.Attempt, Vars: vars, Exports: l.Run.exported(s.Node), Timeout: step.Timeout, Alone: l.Run.alone(s.Node), Options: l.Run.Start.Options, Continue: l.Run.Nodes[s.Node].Turn}
+	if name := sessionOf(step); name != "" {
+		if i, ok := l.Run.resolve(l.Run.graph[s.Node].frame, name); ok {
+			a.SessionStep, a.Session = l.Run.graph[i].id, l.Run.Nodes[i].Said
+		}
+	}
 	started := l.now.UTC()
 	go func() {
 		defer cancel(nil)

@@ -48,6 +48,8 @@ type PlanStep struct {
 	// Cache says whether a result of an earlier run may be taken: "", all (it
 	// depends on everything) or key (on the named files and values only).
 	Cache string `json:"cache,omitempty"`
+	// Session is the step whose conversation an agent goes on with.
+	Session string `json:"session,omitempty"`
 	// MCPServers of an agent: what each runs, or where it is.
 	MCPServers []string `json:"mcp_servers,omitempty"`
 	// Rights in words: what the allowlist lets the step do, a sentence each.
@@ -95,6 +97,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 		if a := st.Agent; a != nil {
 			ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
 			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
+			ps.Session = a.Session
 			for _, m := range a.MCPServers {
 				if a.Uses(m.Name) {
 					ps.MCPServers = append(ps.MCPServers, m.Name+": "+or(m.URL, strings.Join(m.Command, " ")))
@@ -284,6 +287,9 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		if words := budgetWords(st.BudgetUSD, st.BudgetTokens); words != "" {
 			add("budget", words)
 		}
+	}
+	if st.Session != "" {
+		add("session", "continues that of "+st.Session)
 	}
 	if len(st.MCPServers) > 0 {
 		add("mcp servers", strings.Join(st.MCPServers, "; "))

@@ -88,6 +88,9 @@ func (h *Host) runAgent(ctx context.Context, sb sandbox.Sandbox, a engine.Attemp
 		return h.placeFailed(ctx, out, err)
 	}
 	req.Continue, req.Turn = turns, conv.turn
+	if req.History, err = h.history(ctx, a); err != nil {
+		return h.invalid(err)
+	}
 
 	policy, err := agent.NewPolicy(req.Allowed, req.Disallowed)
 	if err != nil {

@@ -27,12 +27,21 @@ type storedTurn struct {
 	Checkpoint   string     `json:"checkpoint"` // of the files
 	Prev         string     `json:"prev,omitempty"`
 	Turn         agent.Turn `json:"turn"`
+	// Session, of turn 0, is the conversation with which this one went on.
+	Session *session `json:"session,omitempty"`
+}
+
+// session is the end of another step's conversation.
+type session struct {
+	Step string        `json:"step"`
+	At   engine.TurnAt `json:"at"`
 }
 
 const (
 	turnVersion = 1
 	maxTurn     = 128 << 20
 	maxTurns    = 1 << 20
+	maxSessions = 1000
 )
 
 // conversation stores the turns of one attempt as they come.
@@ -43,8 +52,9 @@ type conversation struct {
 	emit func(engine.Body)
 	ctx  context.Context
 
-	at   int    // the attempt in which it began
-	prev string // Data of the last turn
+	at      int      // the attempt in which it began
+	prev    string   // Data of the last turn
+	session *session // with which it goes on, nil for none
 }
 
 // turn stores one turn: its content, the files, and the event that names both, in
@@ -54,7 +64,11 @@ func (c *conversation) turn(t agent.Turn) error {
 	if err != nil {
 		return err
 	}
-	raw, err := json.Marshal(storedTurn{Version: turnVersion, Step: c.a.Step.ID, Conversation: c.at, Checkpoint: files, Prev: c.prev, Turn: t})
+	stored := storedTurn{Version: turnVersion, Step: c.a.Step.ID, Conversation: c.at, Checkpoint: files, Prev: c.prev, Turn: t}
+	if t.Index == 0 {
+		stored.Session = c.session
+	}
+	raw, err := json.Marshal(stored)
 	if err != nil {
 		return fmt.Errorf("encode turn %d: %w", t.Index+1, err)
 	}
@@ -114,13 +128,20 @@ func (h *Host) isOwn(sb sandbox.Sandbox) bool {
 // with the files of its last complete turn.
 func (h *Host) goOn(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, emit func(engine.Body)) (*conversation, []agent.Turn, error) {
 	c := &conversation{h: h, sb: sb, a: a, emit: emit, ctx: ctx, at: a.Attempt}
+	if a.Session != nil {
+		c.session = &session{Step: a.SessionStep, At: *a.Session}
+	}
 	at := a.Continue
 	if at == nil || at.Checkpoint == "" {
 		return c, nil, nil
 	}
-	turns, err := h.Turns(ctx, a.Step.ID, *at)
+	turns, before, err := conversationOf(ctx, h.cfg.Checkpoints, a.Step.ID, *at)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !before.same(c.session) {
+		return nil, nil, fmt.Errorf("continue the conversation of step %s: it went on with another conversation of step %s; begin it anew with flow resume --from %s",
+			a.Step.ID, a.SessionStep, a.Step.ID)
 	}
 	same, err := h.restoreTurn(ctx, sb, at.Checkpoint)
 	if err != nil || !same {
@@ -149,36 +170,67 @@ func (h *Host) restoreTurn(ctx context.Context, sb sandbox.Sandbox, id string) (
 	return true, makeStepDir(sb)
 }
 
-// Turns reads a conversation back, from its first turn to at. What does not fit
-// together is an error: nothing is guessed.
-func (h *Host) Turns(ctx context.Context, step string, at engine.TurnAt) ([]agent.Turn, error) {
-	return Turns(ctx, h.cfg.Checkpoints, step, at)
+// history are the turns of the conversations with which an attempt goes on, oldest
+// first.
+func (h *Host) history(ctx context.Context, a engine.Attempt) ([]agent.Turn, error) {
+	name := a.Step.Agent.Session
+	if name == "" {
+		return nil, nil
+	}
+	if a.Session == nil {
+		return nil, fmt.Errorf("continue the conversation of step %s: it has none in this run (it was skipped, or failed before its first answer)", name)
+	}
+	var all [][]agent.Turn
+	for s := (&session{Step: a.SessionStep, At: *a.Session}); s != nil; {
+		turns, before, err := conversationOf(ctx, h.cfg.Checkpoints, s.Step, s.At)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, turns); len(all) > maxSessions {
+			return nil, fmt.Errorf("continue the conversation of step %s: more than %d conversations one after the other", name, maxSessions)
+		}
+		s = before
+	}
+	slices.Reverse(all)
+	return slices.Concat(all...), nil
 }
 
-// Turns reads a conversation back from the store.
+func (s *session) same(o *session) bool {
+	return s == nil && o == nil || s != nil && o != nil && s.Step == o.Step && s.At.Data == o.At.Data
+}
+
+// Turns reads a conversation back from the store, from its first turn to at. What does
+// not fit together is an error: nothing is guessed.
 func Turns(ctx context.Context, st checkpoint.Store, step string, at engine.TurnAt) ([]agent.Turn, error) {
+	turns, _, err := conversationOf(ctx, st, step, at)
+	return turns, err
+}
+
+// conversationOf is Turns, with the conversation that it went on with.
+func conversationOf(ctx context.Context, st checkpoint.Store, step string, at engine.TurnAt) ([]agent.Turn, *session, error) {
 	if at.Turn < 0 || at.Turn > maxTurns {
-		return nil, fmt.Errorf("read the conversation of step %s: turn %d", step, at.Turn)
+		return nil, nil, fmt.Errorf("read the conversation of step %s: turn %d", step, at.Turn)
 	}
 	var turns []agent.Turn
+	var first *session
 	name, files := at.Data, at.Checkpoint
 	for i := at.Turn; i >= 0; i-- {
 		s, err := readTurn(ctx, st, name)
 		if err != nil {
-			return nil, fmt.Errorf("read turn %d of step %s: %w", i+1, step, err)
+			return nil, nil, fmt.Errorf("read turn %d of step %s: %w", i+1, step, err)
 		}
 		if s.Version != turnVersion || s.Step != step || s.Conversation != at.Conversation || s.Turn.Index != i || i == at.Turn && s.Checkpoint != files {
-			return nil, fmt.Errorf("read turn %d of step %s: what is stored belongs to turn %d of step %s, conversation %d, checkpoint %s",
+			return nil, nil, fmt.Errorf("read turn %d of step %s: what is stored belongs to turn %d of step %s, conversation %d, checkpoint %s",
 				i+1, step, s.Turn.Index+1, s.Step, s.Conversation, s.Checkpoint)
 		}
 		turns = append(turns, s.Turn)
-		name = s.Prev
+		name, first = s.Prev, s.Session
 	}
 	if name != "" {
-		return nil, fmt.Errorf("read the conversation of step %s: it has a turn before its first", step)
+		return nil, nil, fmt.Errorf("read the conversation of step %s: it has a turn before its first", step)
 	}
 	slices.Reverse(turns)
-	return turns, nil
+	return turns, first, nil
 }
 
 func readTurn(ctx context.Context, st checkpoint.Store, name string) (*storedTurn, error) {

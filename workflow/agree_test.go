@@ -141,6 +141,8 @@ func (g *generator) value(in string, k Key) any {
 		return object{{g.pick("A", "b_2"), g.pick("x", "${{ run.id }}")}}
 	case typeObject:
 		return g.of(k.Of)
+	case typeSession:
+		return "new"
 	case typeServers:
 		return object{{"srv_1", g.of(k.Of)}}
 	case typeNamed:

@@ -70,6 +70,7 @@ type agentForm struct {
 	Command         []string   `json:"command,omitempty"`
 	OutputSchema    string     `json:"output_schema,omitempty"`
 	ContextFiles    []string   `json:"context_files,omitempty"`
+	Session         string     `json:"session,omitempty"`
 	MCPServers      [][]string `json:"mcp_servers,omitempty"`
 }
 
@@ -120,7 +121,7 @@ func hashStep(w *Workflow, s *Step) string {
 	}
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
-			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles, serverForms(a.MCPServers)}
+			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles, a.Session, serverForms(a.MCPServers)}
 	}
 	// A struct of strings, numbers and lists cannot fail to encode.
 	b, _ := json.Marshal(&f)

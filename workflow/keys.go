@@ -53,6 +53,7 @@ const (
 	typeOutputs   KeyType = "map of outputs"
 	typeObject    KeyType = "map"
 	typeNamed     KeyType = "map of maps"
+	typeSession   KeyType = "new, or continue STEP"
 	typeServers   KeyType = "map of servers"
 	typeSteps     KeyType = "list of steps"
 	typeMaps      KeyType = "list of maps"
@@ -260,6 +261,7 @@ func supportedKeys() []Key {
 		{In: inAgent, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What the step may spend, over all its attempts.", Example: "{cost_usd: 2, tokens: 500000}"},
 		{In: inAgent, Name: "on_denied", Type: typeEnum, Enum: []string{"tell", "fail"}, Default: "tell", Doc: "A refused tool call is told to the agent, or fails the step (exit code 7).", Example: "fail"},
 		{In: inAgent, Name: "output_schema", Type: typeSchema, Doc: "A JSON Schema of type object. The agent has to end with a value that it accepts; its properties are the step's outputs.", Example: "{type: object, required: [summary], properties: {summary: {type: string}}}"},
+		{In: inAgent, Name: "session", Type: typeSession, Default: "new", Doc: "`continue STEP` goes on with the conversation of an earlier agent step of the same provider: the model sees all of it, and then this prompt.", Example: "continue plan"},
 		{In: inAgent, Name: "mcp_servers", Type: typeServers, Of: inMCP, Doc: "Servers of the Model Context Protocol whose tools, named `mcp__SERVER__TOOL`, may be allowed. Each attempt starts its own.", Example: "{db: {command: [db-mcp, --read-only]}}"},
 		{In: inAgent, Name: "context_files", Type: typeFiles, Doc: "Files of the workspace whose text is added to the system prompt when the conversation begins; none by default.", Example: "[AGENTS.md]"},
 		{In: inAgent, Name: "max_prompt_chars", Type: typeInt, Min: 100, Max: 1000000, Default: "10000", Doc: "How long the prompt may be, in characters.", Example: "50000"},
@@ -287,7 +289,6 @@ func laterKeys() []Key {
 		{inStep, []string{"workflow", "with", "approve", "background", "ready", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
-		{inAgent, []string{"session"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

@@ -41,7 +41,7 @@ var keysets = sync.OnceValue(func() map[string]*keyset {
 func allKeys() []Key {
 	all := Keys()
 	for _, k := range all {
-		if k.In == inAgent && !slices.Contains([]string{"prompt", "prompt_file"}, k.Name) {
+		if k.In == inAgent && !slices.Contains([]string{"prompt", "prompt_file", "session"}, k.Name) {
 			k.In = inAgentDefaults
 			all = append(all, k)
 		}

@@ -67,6 +67,7 @@ func (p *fileParser) steps(steps, onFailure, finally, root *yaml.Node) {
 		p.cycles(&p.lists[k])
 	}
 	p.make(nodes, steps, onFailure, finally)
+	p.continued()
 }
 
 // make reads the steps, list by list. The nodes are let go as they are read:

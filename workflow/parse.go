@@ -105,6 +105,7 @@ type fileParser struct {
 	off       map[string]*lintOff // rules that the file switches off
 	ids       map[string]int      // step id → index in order, finally after the steps
 	sortedIDs []string            // see idNames
+	sessions  []string            // steps whose conversations are continued
 	agents    bool                // there is an agent step
 	profiles  *yaml.Node          // `profiles:` of the file, nil for none
 	taken     map[string]bool     // profiles that a step takes

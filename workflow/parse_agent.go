@@ -92,6 +92,8 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 			a.MCPServers = p.mcpServers(v, sc)
 		case "context_files":
 			a.ContextFiles = p.contextFiles(v)
+		case "session":
+			p.session(a, v, sc)
 		case "max_prompt_chars":
 			a.MaxPromptChars = p.integer(ctxAgent, k, v)
 		default:

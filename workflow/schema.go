@@ -287,6 +287,8 @@ func shape(k Key) object {
 		return ref(k.Of)
 	case typeNamed:
 		return mapOf(pattern(idPattern), ref(k.Of))
+	case typeSession:
+		return pattern(sessionPattern)
 	case typeServers:
 		return mapOf(pattern(mcpServerPattern), ref(k.Of))
 	case typeSteps:

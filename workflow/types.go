@@ -259,6 +259,9 @@ type AgentStep struct {
 	// raised budget lets a conversation go on.
 	Budget         Budget
 	toolsByDefault bool // none were named
+	// Session is the step whose conversation this one goes on with, "" for a new one.
+	Session    string
+	sessionPos Pos
 	// MCPServers give tools beside the built-in ones, in the order of the file.
 	MCPServers []MCPServer
 	// Command of provider acp: program and arguments.

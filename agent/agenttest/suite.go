@@ -89,6 +89,7 @@ func RunExcept(t *testing.T, h Harness, except map[string]string) {
 	run("continue", testContinue)
 	run("many calls", testManyCalls)
 	run("mcp", testMCP)
+	run("history", testHistory)
 }
 
 func testConversation(t *testing.T, h Harness) {
@@ -390,5 +391,35 @@ func testMCP(t *testing.T, h Harness) {
 	})
 	if o.err != nil || !strings.Contains(string(o.turns[0].Results), "exit code 4: the server dies") {
 		t.Errorf("a server that dies: %v, %+v", o.err, o.turns)
+	}
+}
+
+// testHistory: a new conversation goes on with an earlier one. It has its own turns, its
+// own limits, and the earlier one is neither asked for nor executed again.
+func testHistory(t *testing.T, h Harness) {
+	first := converse(t, h, []Turn{{Text: "I look", Tools: []Call{command("echo one >> log")}}, {Text: "The word is plum."}}, nil)
+	if first.err != nil {
+		t.Fatal(first.err)
+	}
+	script := []Turn{{Tools: []Call{command("echo two >> log")}}, done}
+	second := converse(t, h, script, func(r *agent.Request) {
+		r.History, r.Prompt, r.StepID, r.MaxTurns = first.turns, "and now", "second", 2
+	})
+	if second.err != nil || second.res.Text != "All done." || second.res.Usage.Turns != 2 {
+		t.Fatalf("%v, %+v", second.err, second.res)
+	}
+	if log, _ := os.ReadFile(filepath.Join(second.dir, "log")); string(log) != "two\n" {
+		t.Errorf("the log holds %q", log)
+	}
+	if len(second.turns) != 2 || second.turns[0].Index != 0 || second.turns[0].Prompt != "and now" {
+		t.Errorf("recorded %+v", second.turns)
+	}
+	// Stopped in its middle, it goes on with both.
+	again := converse(t, h, script, func(r *agent.Request) {
+		r.History, r.Prompt, r.StepID = first.turns, "and now", "second"
+		r.Continue, r.Attempt = second.turns[:1], 2
+	})
+	if again.err != nil || again.res.Usage.Turns != 1 || len(again.turns) != 1 || again.turns[0].Index != 1 {
+		t.Errorf("%v, %+v, recorded %+v", again.err, again.res.Usage, again.turns)
 	}
 }

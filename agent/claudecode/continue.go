@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"flowrun.dev/flow/agent"
@@ -92,12 +93,12 @@ func sessionFile(r agent.Request, session, dir string) ([]byte, error) {
 	user := func(content any) (json.RawMessage, error) {
 		return json.Marshal(map[string]any{"role": "user", "content": content})
 	}
-	prompt, err := user([]map[string]string{{"type": "text", "text": r.Prompt}})
-	if err != nil {
-		return nil, err
-	}
-	err = add("user", prompt)
-	for _, t := range r.Continue {
+	var err error
+	for _, t := range slices.Concat(r.History, r.Continue) {
+		if t.Prompt != "" {
+			prompt, perr := user([]map[string]string{{"type": "text", "text": t.Prompt}})
+			err = errors.Join(err, perr, add("user", prompt))
+		}
 		err = errors.Join(err, add("assistant", t.Response))
 		if t.Results != nil {
 			results, uerr := user(t.Results)

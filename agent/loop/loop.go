@@ -55,7 +55,6 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 	}
 	c := &conversation{
 		o: o, r: r, policy: policy, specs: specs, set: tools.New(r.Sandbox, r.Env, policy).WithRights(r.Rights), screen: screen.New(r.Out),
-		messages: []Input{{Role: "user", Content: []json.RawMessage{textBlock(r.Prompt)}}},
 	}
 	if c.structured, err = newStructured(r.OutputSchema); err != nil {
 		return agent.Result{}, invalid(err, "")
@@ -63,6 +62,10 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 	if c.structured != nil {
 		c.specs = append(c.specs, c.structured.spec())
 	}
+	if err := c.remember(); err != nil {
+		return agent.Result{}, err
+	}
+	c.user(textBlock(r.Prompt))
 	c.res.Model = o.Name
 	if over, err := c.restore(); over || err != nil {
 		return c.res, err

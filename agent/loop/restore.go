@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/screen"
 )
 
@@ -37,6 +39,48 @@ func (c *conversation) restore() (over bool, err error) {
 		return false, classify(err)
 	}
 	return over, nil
+}
+
+// remember takes the turns of earlier conversations.
+func (c *conversation) remember() error {
+	for i, t := range c.r.History {
+		wrong := func(err error) error {
+			return invalid(fmt.Errorf("continue the conversation of an earlier step: turn %d: %w", i+1, err), "begin it anew with flow resume --from "+c.r.StepID)
+		}
+		switch {
+		case t.Prompt != "":
+			c.user(textBlock(t.Prompt))
+		case i == 0:
+			return wrong(errors.New("it has no prompt"))
+		case c.messages[len(c.messages)-1].Role == "assistant" && c.res.StopReason != StopPause:
+			c.user(textBlock(reminder)) // the only thing that is said without a record
+		}
+		var m Message
+		if err := json.Unmarshal(t.Response, &m); err != nil {
+			return wrong(err)
+		}
+		if _, err := c.take(m, screen.New(nil)); err != nil {
+			return wrong(err)
+		}
+		var results []json.RawMessage
+		if t.Results != nil {
+			if err := json.Unmarshal(t.Results, &results); err != nil {
+				return wrong(err)
+			}
+			c.user(results...)
+		}
+	}
+	c.res = agent.Result{}
+	return nil
+}
+
+// user adds what the model is told; two messages in a row would not be the API's form.
+func (c *conversation) user(blocks ...json.RawMessage) {
+	if n := len(c.messages); n > 0 && c.messages[n-1].Role == "user" {
+		c.messages[n-1].Content = append(slices.Clip(c.messages[n-1].Content), blocks...)
+		return
+	}
+	c.messages = append(c.messages, Input{Role: "user", Content: blocks})
 }
 
 // again takes one stored turn; nothing of it is shown or executed.

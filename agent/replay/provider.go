@@ -76,7 +76,7 @@ type player struct {
 }
 
 func newPlayer(c *Cassette, r agent.Request) *player {
-	return &player{c: c, next: len(r.Continue), q: requests{home: homeOf(r.Sandbox), redact: redactor(r), ignore: c.ignore}}
+	return &player{c: c, next: len(r.Continue), q: requests{home: homeOf(r.Sandbox), redact: redactor(r), ignore: c.ignore, before: len(r.History)}}
 }
 
 const mismatchHint = "the cassette no longer fits the workflow or the workspace: change it, or record it again"

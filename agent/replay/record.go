@@ -27,7 +27,7 @@ var ignored = []string{`\b[0-9]+(\.[0-9]+)?(ns|µs|ms|s)\b`}
 // conversation that goes on goes on in its cassette.
 func Record(m loop.Model, name string, r agent.Request) (loop.Model, error) {
 	rec := &recorder{m: m, path: FileOf(r.Record, r.StepID), model: name, redact: redactor(r)}
-	rec.q = requests{home: homeOf(r.Sandbox), redact: rec.redact}
+	rec.q = requests{home: homeOf(r.Sandbox), redact: rec.redact, before: len(r.History)}
 	for _, text := range ignored {
 		rec.q.ignore = append(rec.q.ignore, regexp.MustCompile(text))
 	}

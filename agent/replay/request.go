@@ -53,6 +53,7 @@ type requests struct {
 	redact func(string) string
 	ignore []*regexp.Regexp
 
+	before int // answers of the conversations that this one goes on with
 	seen   int // messages of the requests so far
 	digest string
 }
@@ -80,10 +81,15 @@ func (q *requests) next(r loop.MessageRequest) (o Opening, added, digest string)
 	return o, added, q.digest
 }
 
-// rewind feeds the requests before the newest one, of a conversation that goes on.
+// rewind feeds the requests before the newest one, of a conversation that goes on. The
+// first of them held the answers of the conversations before it.
 func (q *requests) rewind(r loop.MessageRequest) {
+	answers := 0
 	for n := 1; n < len(r.Messages); n++ {
-		if r.Messages[n].Role == "assistant" {
+		if r.Messages[n].Role != "assistant" {
+			continue
+		}
+		if answers++; answers > q.before {
 			q.next(loop.MessageRequest{Model: r.Model, System: r.System, Tools: r.Tools, Messages: r.Messages[:n]})
 		}
 	}
