@@ -51,6 +51,20 @@ type FinishRun struct {
 	Cause  string
 }
 
+// RequestApproval asks a person; it becomes an ApprovalRequested.
+type RequestApproval struct{ Node int }
+
+// CloseApproval ends one that was answered, timed out, or is to stop; it becomes a
+// StepFinished.
+type CloseApproval struct{ Node int }
+
+// Await: only people can go on with the run. It ends as waiting with that RunFinished,
+// or the process waits for them.
+type Await struct {
+	Class Class // of what failed elsewhere
+	Cause string
+}
+
 // ExpandScope asks for the items of a foreach; the answer is a ForeachExpanded.
 type ExpandScope struct{ Node int }
 
@@ -75,6 +89,9 @@ type RequestStop struct {
 	Reason string
 }
 
+func (a RequestApproval) about() int   { return a.Node }
+func (a CloseApproval) about() int     { return a.Node }
+func (Await) about() int               { return -1 }
 func (a ExpandScope) about() int       { return a.Node }
 func (a StartBatch) about() int        { return a.Node }
 func (a StartRound) about() int        { return a.Node }

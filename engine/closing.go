@@ -81,14 +81,14 @@ func (r *Run) unjudged(i int) bool {
 
 // judgeable: `until` says whether the round was good enough. That is so after a
 // success, and after a failure that is a result of its own: an exit code, a time
-// limit.
+// limit, a person's no.
 func (r *Run) judgeable(f int) bool {
 	i := r.frames[f].first
 	switch n := &r.Nodes[i]; n.Status {
 	case StepSucceeded, StepIsSkipped:
 		return true
 	case StepFailed, StepTimedOut:
-		return n.Stop == "" && n.Last != nil && (n.Last.Class == ClassExitCode || n.Last.Class == ClassTimeout) && r.CancelCause == ""
+		return n.Stop == "" && n.Last != nil && slices.Contains([]Class{ClassExitCode, ClassTimeout, ClassRejected}, n.Last.Class) && r.CancelCause == ""
 	}
 	return false
 }

@@ -22,6 +22,8 @@ var bodies = map[string]func(data []byte) (Body, error){
 	BatchStarted{}.Type():       decode[BatchStarted],
 	IterationStarted{}.Type():   decode[IterationStarted],
 	UntilEvaluated{}.Type():     decode[UntilEvaluated],
+	ApprovalRequested{}.Type():  decode[ApprovalRequested],
+	ApprovalAnswered{}.Type():   decode[ApprovalAnswered],
 	StepSlow{}.Type():           decode[StepSlow],
 	StopRequested{}.Type():      decode[StopRequested],
 	StepFinished{}.Type():       decode[StepFinished],

@@ -36,6 +36,8 @@ func allBodies() []Body {
 		IterationStarted{Step: "a", N: 3},
 		UntilEvaluated{Step: "a", N: 3, Value: true},
 		StopRequested{Step: "a", Rest: true, Status: StepCancelled, Reason: "r"},
+		ApprovalRequested{Step: "a", Message: "m", Choices: []string{"x"}, Expires: epoch, Error: "e"},
+		ApprovalAnswered{Step: "a", Request: 4, Choice: "x", By: "b", Note: "n", At: epoch},
 		CancelRequested{Cause: "sigint"},
 		RunFinished{Status: RunFailed, Class: ClassDenied, Cause: "c"},
 	}

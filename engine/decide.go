@@ -26,6 +26,8 @@ const defaultMaxParallel = 5
 //  5. Steps with a process never exceed max_parallel; finally nodes run one at a
 //     time, in order, after all steps have ended.
 //  6. CancelRun and FinishRun come alone; FinishRun only when all nodes have ended.
+//     Await comes with nothing but a Wake, when no step has a process, none can start
+//     or will be tried again, and an approval has no answer.
 //  7. While a run is running and no step has a process, there is an action:
 //     nothing gets stuck.
 //  8. A scope (foreach, repeat, group) goes on only while nothing asks it to
@@ -53,6 +55,7 @@ type decider struct {
 	now  time.Time
 	out  []Action
 	wake time.Time // zero: no need
+	due  bool      // wake is for something that goes on then by itself
 }
 
 func (d *decider) add(a Action) { d.out = append(d.out, a) }
@@ -62,6 +65,12 @@ func (d *decider) wakeAt(t time.Time) {
 	if d.wake.IsZero() || t.Before(d.wake) {
 		d.wake = t
 	}
+}
+
+// goesOnAt is a time at which more can be done, not one that is a limit.
+func (d *decider) goesOnAt(t time.Time) {
+	d.due = true
+	d.wakeAt(t)
 }
 
 func (d *decider) decide() {
@@ -89,6 +98,7 @@ func (d *decider) decide() {
 		return
 	}
 	d.stopAsked()
+	d.await()
 	if !d.wake.IsZero() {
 		d.add(Wake{At: d.wake})
 	}
@@ -226,6 +236,7 @@ func (d *decider) stop() {
 	for i := range r.attention.all() {
 		d.scope(i, nil)
 	}
+	d.approvals(true)
 	if r.running.len > 0 {
 		if r.CancelCause != "" {
 			d.stopRunning()
@@ -291,7 +302,7 @@ func (d *decider) steps() {
 		n := &r.Nodes[i]
 		switch {
 		case d.now.Before(n.RetryAt):
-			d.wakeAt(n.RetryAt)
+			d.goesOnAt(n.RetryAt)
 		case slots > 0:
 			slots--
 			d.add(StartStep{Node: i, Attempt: n.Attempts + 1})
@@ -308,6 +319,7 @@ func (d *decider) steps() {
 	for i := range r.attention.all() {
 		d.scope(i, &slots)
 	}
+	d.approvals(false)
 }
 
 // next is the next thing to do with a node whose turn it is; it says whether that

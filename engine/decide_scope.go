@@ -50,7 +50,7 @@ func (d *decider) foreach(i int, s *scope, stopping bool, slots *int) {
 	if s.ended >= s.limit {
 		f := r.graph[i].step.Foreach
 		if due := s.lastEnd.Add(f.BatchPause); d.now.Before(due) {
-			d.wakeAt(due)
+			d.goesOnAt(due)
 		} else {
 			d.add(StartBatch{Node: i, N: s.limit/f.BatchSize + 1})
 		}

@@ -13,7 +13,7 @@ func (r *Run) adopt(plan *workflow.Plan) {
 // rebuild computes what is derived from the nodes' states. Cost: the whole graph,
 // so only at the start and at a resume.
 func (r *Run) rebuild() {
-	for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.fresh, &r.running, &r.attention, &r.asked, &r.timed} {
+	for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.fresh, &r.running, &r.attention, &r.asking, &r.asked, &r.timed} {
 		set.clear()
 	}
 	r.open, r.failed, r.failedFin, r.limits = 0, tally{}, tally{}, tally{}
@@ -57,6 +57,8 @@ func (r *Run) recount(i int) {
 		r.frames[g.frame].open--
 	case n.Status == StepRunning && g.role == workflow.RoleStep:
 		r.running.add(i)
+	case n.Status == StepWaiting, n.Status == StepRunning && g.role == workflow.RoleApprove:
+		r.asking.add(i)
 	case n.Status == StepRetrying:
 		r.retrying.add(i)
 	}
@@ -130,9 +132,11 @@ func (r *Run) skipEndedFinally() {
 }
 
 // ended: the node takes no further part in this attempt of the run.
-func (r *Run) ended(i int) bool {
-	switch r.Nodes[i].Status {
-	case StepPending, StepRunning, StepRetrying:
+func (r *Run) ended(i int) bool { return r.Nodes[i].Status.ended() }
+
+func (s StepStatus) ended() bool {
+	switch s {
+	case StepPending, StepRunning, StepRetrying, StepWaiting:
 		return false
 	}
 	return true
@@ -213,6 +217,7 @@ func (r *Run) end(i int, seq int64) {
 	}
 	r.count(i, 1)
 	r.attention.remove(i)
+	r.asking.remove(i)
 	r.asked.remove(i)
 	r.timed.remove(i)
 	r.frames[g.frame].open--

@@ -127,7 +127,7 @@ func (r *Run) construct(plan *workflow.Plan, p past) {
 	r.graph, r.Nodes = make([]node, 0, n), make([]NodeState, 0, n)
 	r.frames, r.byID, r.gone = nil, map[string]int{}, p.attempts
 	r.running, r.ready, r.doomed, r.retrying, r.fresh = nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}
-	r.attention, r.asked, r.timed = nodeSet{}, nodeSet{}, nodeSet{}
+	r.attention, r.asking, r.asked, r.timed = nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}
 	r.since = nil
 	r.frames = append(r.frames, frame{parent: -1, up: -1, n: n, admitted: true})
 	r.finally = n
@@ -140,12 +140,15 @@ func (r *Run) construct(plan *workflow.Plan, p past) {
 	}
 	for i := 0; i < len(r.graph); i++ { // grows
 		x := p.expansions[r.graph[i].id]
-		if x == nil || r.graph[i].role == workflow.RoleStep {
+		if x == nil || !opens(r.graph[i].role) {
 			continue
 		}
 		r.reopen(i, x, p.states)
 	}
 }
+
+// opens: nodes of this role hold other nodes.
+func opens(role workflow.Role) bool { return role != workflow.RoleStep && role != workflow.RoleApprove }
 
 // reopen gives a scope its frames back.
 func (r *Run) reopen(i int, x *expansion, states map[string]NodeState) {
@@ -186,7 +189,7 @@ func (r *Run) addNode(n node, states map[string]NodeState) {
 	if n.frame > 0 {
 		r.byID[n.id] = i
 	}
-	for _, set := range []*nodeSet{&r.running, &r.ready, &r.doomed, &r.retrying, &r.fresh, &r.attention, &r.asked, &r.timed} {
+	for _, set := range []*nodeSet{&r.running, &r.ready, &r.doomed, &r.retrying, &r.fresh, &r.attention, &r.asking, &r.asked, &r.timed} {
 		set.grow(i + 1)
 	}
 }

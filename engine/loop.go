@@ -14,6 +14,8 @@ const (
 	// inboxEvery is how often the inbox is looked at without a wake-up: a person's
 	// `flow cancel` takes at most that long, and a run of 1 ms steps pays nothing.
 	inboxEvery = time.Second
+	// answerEvery is how often it is while a person is asked.
+	answerEvery = 100 * time.Millisecond
 	// storeWithin bounds one append or checkpoint: a hanging disk is an error.
 	storeWithin = 5 * time.Minute
 )
@@ -29,6 +31,9 @@ type Loop struct {
 	// Opening is RunStarted or RunResumed, stored together with the first start;
 	// nil when Run has it already.
 	Opening Body
+	// Wait keeps the run in this process while only people can go on with it; without
+	// it the run ends as waiting.
+	Wait bool
 	// Wakeups, when not nil, says that the inbox has something.
 	Wakeups <-chan struct{}
 
@@ -152,7 +157,7 @@ func (l *Loop) drive(ctx context.Context) error {
 			if err := l.inbox(); err != nil {
 				return err
 			}
-			l.arm(&l.tick, l.Clock.Now().Add(inboxEvery))
+			l.arm(&l.tick, l.Clock.Now().Add(l.inboxPause()))
 		case <-l.Wakeups:
 			if err := l.inbox(); err != nil {
 				return err
@@ -198,6 +203,12 @@ func (l *Loop) turn(outcomes []result) error {
 	}
 	if err := l.finish(outcomes); err != nil {
 		return err
+	}
+	if l.Run.asking.len > 0 {
+		// Before anything follows from the lack of an answer.
+		if err := l.inbox(); err != nil {
+			return err
+		}
 	}
 	if err := l.decide(); err != nil {
 		return err
@@ -265,6 +276,13 @@ func (l *Loop) bounded(what string) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(l.ctx, storeWithin, fmt.Errorf("%s: no answer within %s", what, storeWithin))
 }
 
+func (l *Loop) inboxPause() time.Duration {
+	if l.Run.asking.len > 0 {
+		return answerEvery
+	}
+	return inboxEvery
+}
+
 func (l *Loop) inbox() error {
 	ctx, cancel := l.bounded("read inbox")
 	defer cancel()
@@ -274,6 +292,9 @@ func (l *Loop) inbox() error {
 	}
 	l.now = l.Clock.Now()
 	for _, b := range bodies {
+		if a, ok := b.(ApprovalAnswered); ok && !l.Run.Expects(a) {
+			continue // to a question that is not open any more
+		}
 		if err := l.record(b); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ const (
 	StepPending     StepStatus = "pending"
 	StepRunning     StepStatus = "running"
 	StepRetrying    StepStatus = "retrying" // waits for its next attempt
+	StepWaiting     StepStatus = "waiting"  // for a person
 	StepSucceeded   StepStatus = "succeeded"
 	StepFailed      StepStatus = "failed"
 	StepTimedOut    StepStatus = "timed_out"
@@ -45,6 +46,7 @@ const (
 	ClassDenied         Class = "denied"
 	ClassInvalid        Class = "invalid"
 	ClassCancelled      Class = "cancelled"
+	ClassRejected       Class = "rejected" // by a person
 	ClassConflict       Class = "conflict" // changes of steps that ran side by side
 )
 

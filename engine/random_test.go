@@ -63,7 +63,9 @@ func (g *randomSteps) step(id string, depth int) *workflow.Step {
 	if rnd.IntN(5) == 0 {
 		s.Repeat = &workflow.Repeat{Until: untils[rnd.IntN(len(untils))], Max: 1 + rnd.IntN(3)}
 	}
-	if depth < 2 && rnd.IntN(4) == 0 {
+	if id[0] == 's' && rnd.IntN(6) == 0 {
+		s.Kind, s.Approve = workflow.KindApprove, approvals[rnd.IntN(len(approvals))]
+	} else if depth < 2 && rnd.IntN(4) == 0 {
 		s.Kind, s.Steps = workflow.KindGroup, g.list(id+"x", 1+rnd.IntN(3), depth+1)
 		if rnd.IntN(4) == 0 {
 			s.Timeout = time.Duration(1+rnd.IntN(5)) * time.Second
@@ -75,6 +77,34 @@ func (g *randomSteps) step(id string, depth int) *workflow.Step {
 		}
 	}
 	return s
+}
+
+// approvals are parsed questions.
+var approvals = func() []*workflow.ApproveStep {
+	var out []*workflow.ApproveStep
+	for _, text := range []string{"go on", "{message: which, choices: [ship, hold]}", "{message: soon, timeout: 3s}"} {
+		w, err := workflow.Parse("t.yaml", []byte("name: t\nsteps: [{id: a, approve: "+text+"}]\n"), workflow.ParseOptions{})
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, w.Steps[0].Approve)
+	}
+	return out
+}()
+
+// answerOne answers one of the open questions, if there is one.
+func answerOne(s *sim, rnd *rand.Rand) (bool, error) {
+	open := s.run.AskedFor()
+	if len(open) == 0 {
+		return false, nil
+	}
+	n, _ := s.run.Node(open[rnd.IntN(len(open))])
+	choices := n.Approval.Answers()
+	b := ApprovalAnswered{Step: n.Approval.Step, Request: n.Approval.Request, Choice: choices[rnd.IntN(len(choices))], By: "somebody", At: s.now}
+	if !s.run.Expects(b) {
+		return false, nil // too late
+	}
+	return true, s.apply(b)
 }
 
 // untils are compiled conditions of a repeat.
@@ -121,6 +151,13 @@ func play(s *sim, rnd *rand.Rand, calm int, disturb bool) error {
 				return err
 			}
 			continue
+		}
+		if rnd.IntN(3) == 0 {
+			if answered, err := answerOne(s, rnd); err != nil {
+				return err
+			} else if answered {
+				continue
+			}
 		}
 		var stop *StopStep
 		var wake *Wake
@@ -199,7 +236,7 @@ func law(plan *workflow.Plan, events []Event) error {
 				return fmt.Errorf("event %d: %s starts in a cancelled run", e.Seq, b.Step)
 			}
 			state[b.Step] = "running"
-			if isScope(plan, b) {
+			if isScope(plan, b) || isApproval(plan, b) {
 				scopes[b.Step] = true
 				break
 			}
@@ -224,7 +261,15 @@ func law(plan *workflow.Plan, events []Event) error {
 			if b.Error != "" {
 				state[b.Step] = "ended"
 			}
+		case ApprovalRequested:
+			state[b.Step] = "asked"
 		case RunFinished:
+			if b.Status == RunWaiting {
+				if running > 0 {
+					return fmt.Errorf("event %d: the run waits while %d steps run", e.Seq, running)
+				}
+				break
+			}
 			for _, n := range plan.Nodes {
 				if state[n.Step.ID] != "ended" {
 					return fmt.Errorf("event %d: the run ends while %s is %q", e.Seq, n.Step.ID, state[n.Step.ID])
@@ -244,6 +289,13 @@ func topNode(plan *workflow.Plan, id string) (*workflow.Node, bool) {
 }
 
 func lateID(id string) bool { return id[0] == 'f' || id[0] == 'o' }
+
+func isApproval(plan *workflow.Plan, b StepStarted) bool {
+	if n, ok := topNode(plan, b.Step); ok {
+		return n.Role == workflow.RoleApprove
+	}
+	return b.Kind == "approve"
+}
 
 func isScope(plan *workflow.Plan, b StepStarted) bool {
 	if n, ok := topNode(plan, b.Step); ok {
@@ -303,7 +355,7 @@ func TestRandomRuns(t *testing.T) {
 	}
 	seen := map[string]int{}
 	for seed := range rounds {
-		rnd := rand.New(rand.NewPCG(uint64(seed), 7))
+		rnd := rand.New(rand.NewPCG(uint64(seed), 9))
 		plan, conds := randomPlan(rnd)
 		s := newSim(plan, conds)
 		opt := Options{Grace: 10 * time.Second}
@@ -321,6 +373,9 @@ func TestRandomRuns(t *testing.T) {
 		}
 		checkReplay(t, seed, s)
 		seen[string(s.run.Status)]++
+		if s.run.Status == RunWaiting {
+			checkWaiting(t, seed, s, rnd)
+		}
 		for _, e := range s.events {
 			seen[e.Body.Type()]++
 		}
@@ -330,13 +385,53 @@ func TestRandomRuns(t *testing.T) {
 	}
 	t.Logf("%d runs: %v", rounds, seen)
 	for _, want := range []string{
-		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited",
+		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited", "waiting",
 		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
-		"foreach_expanded", "batch_started", "iteration_started", "until_evaluated", "stop_requested",
+		"foreach_expanded", "batch_started", "iteration_started", "until_evaluated", "stop_requested", "approval_requested", "approval_answered",
 	} {
 		if seen[want] == 0 && !testing.Short() {
 			t.Errorf("no run shows %s: the test looks away", want)
 		}
+	}
+}
+
+// checkWaiting: a run that waits goes on with what waited, and what had ended stays.
+func checkWaiting(t *testing.T, seed int, s *sim, rnd *rand.Rand) {
+	t.Helper()
+	if len(s.run.AskedFor()) == 0 {
+		t.Fatalf("seed %d: the run waits for nobody\n%s", seed, dump(s.events))
+	}
+	n, b, err := s.resume(s.run.plan, s.events, ResumeOptions{})
+	if err != nil {
+		t.Fatalf("seed %d: resume of a waiting run: %v\n%s", seed, err, dump(s.events))
+	}
+	for _, r := range b.Reset {
+		i, _ := s.run.find(r.Step)
+		if s.run.ended(i) && s.run.graph[i].role != workflow.RoleStep {
+			t.Fatalf("seed %d: %s had ended as %s and runs again: %s\n%s", seed, r.Step, s.run.Nodes[i].Status, r.Reason, dump(s.events))
+		}
+	}
+	got, want := n.run.AskedFor(), s.run.AskedFor()
+	slices.Sort(got) // a resume numbers what is in scopes anew
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Fatalf("seed %d: after the resume %v waits, before it %v", seed, got, want)
+	}
+	for n.run.Status == RunRunning || n.run.Status == RunWaiting {
+		if n.run.Status == RunWaiting {
+			if n, _, err = n.resume(n.run.plan, n.events, ResumeOptions{}); err != nil {
+				t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
+			}
+			if _, err := answerOne(n, rnd); err != nil {
+				t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
+			}
+		}
+		if err := play(n, rnd, 90, false); err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
+		}
+	}
+	if err := law(n.run.plan, n.events); err != nil {
+		t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
 	}
 }
 

@@ -55,6 +55,9 @@ func (e *NotResumableError) Error() string {
 //     `until` judged stay as they were; of a repeat that failed the last round
 //     runs again.
 //
+//  7. An approval that waits for a person goes on waiting. Of a run that ended as
+//     waiting, what has ended stays as it did, also what failed: the run is not over.
+//
 // What is restored: the oldest checkpoint of the line that holds everything that
 // stays done, or the newest there is when none holds all of it (rule 5 then names
 // the rest). So after a step that failed on its own, the workspace is the one
@@ -229,6 +232,8 @@ func (p *resumePlan) unfinished() {
 		case g.late:
 			p.reset(i, "`finally` runs at the end of every attempt")
 			p.startOver(i)
+		case n.Status == StepWaiting, p.run.Status == RunWaiting && n.Status.ended():
+			// Rule 7.
 		case n.Settled:
 			p.lastRound(i)
 		case n.Status == StepSucceeded || n.Status == StepIsSkipped || n.Status == StepPending:

@@ -68,6 +68,18 @@ func checkRules(plan *workflow.Plan, r *Run, now time.Time, actions []Action) er
 			if !r.attention.has(i) {
 				return broken(8, "scope %s ends while something inside it has not", r.graph[i].id)
 			}
+		case CloseApproval:
+			if !r.asking.has(i) {
+				return broken(8, "approval %s ends while it is %s", r.graph[i].id, r.Nodes[i].Status)
+			}
+		case RequestApproval:
+			if !r.asking.has(i) || r.stopping() || r.Nodes[i].Stop != "" {
+				return broken(8, "approval %s is asked for while it is %s", r.graph[i].id, r.Nodes[i].Status)
+			}
+		case Await:
+			if r.running.len > 0 || r.unanswered() < 0 || len(actions) > 2 {
+				return broken(6, "the run waits beside %d running steps and %d actions", r.running.len, len(actions))
+			}
 		case ExpandScope, StartRound, StartBatch, EvaluateUntil:
 			if !r.attention.has(i) || !r.graph[i].late && r.stopping() || r.Nodes[i].Stop != "" {
 				return broken(8, "scope %s goes on while it is %s", r.graph[i].id, r.Nodes[i].Status)

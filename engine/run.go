@@ -56,6 +56,7 @@ type Run struct {
 	// attention: open scopes that have something to decide: to expand, to go on
 	// to the next item or round, to end.
 	attention nodeSet
+	asking    nodeSet // approvals that have begun and not ended
 	asked     nodeSet // were asked to stop and have not ended
 	timed     nodeSet // open scopes with a timeout
 	since     []int   // ended since the newest checkpoint, in order of ending
@@ -83,6 +84,8 @@ type NodeState struct {
 	Turn *TurnAt
 	// Said is the last turn of the step's conversation, for a step that goes on with it.
 	Said *TurnAt
+	// Approval is what a person is asked, and what they said; nil before the question.
+	Approval *Approval
 	// Condition is the result of `if`.
 	Condition Truth
 	// Reason says why a step was not run, or why its condition failed.

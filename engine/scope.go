@@ -39,7 +39,7 @@ func (r *Run) advance(s *scope) {
 
 // look keeps `attention`: whether a scope has something to decide.
 func (r *Run) look(i int) {
-	if r.graph[i].role == workflow.RoleStep {
+	if !opens(r.graph[i].role) {
 		return
 	}
 	if r.Nodes[i].Status == StepRunning && r.unsettled(i) {
@@ -241,7 +241,7 @@ func (r *Run) detach(frames []int, reason string) {
 			if r.ended(i) {
 				continue
 			}
-			for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.attention, &r.asked, &r.timed} {
+			for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.attention, &r.asking, &r.asked, &r.timed} {
 				set.remove(i)
 			}
 			n.Status, n.Reason, n.endSeq = StepIsNotRun, reason, r.Seq+1

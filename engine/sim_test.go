@@ -175,6 +175,12 @@ func (s *sim) words(a Action) string {
 		return "cancel run: " + a.Cause
 	case Wake:
 		return "wake at " + at(a.At)
+	case RequestApproval:
+		return "ask for " + s.id(a.Node)
+	case CloseApproval:
+		return "end the approval " + s.id(a.Node)
+	case Await:
+		return fmt.Sprintf("await people (%s) %s", a.Class, a.Cause)
 	case FinishRun:
 		return fmt.Sprintf("finish run %s (%s) %s", a.Status, a.Class, a.Cause)
 	}

@@ -77,6 +77,10 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 		step = b.Step
 	case UntilEvaluated:
 		step = b.Step
+	case ApprovalRequested:
+		step = b.Step
+	case ApprovalAnswered:
+		step = b.Step
 	case StopRequested:
 		if b.Step == "" {
 			return -1, 0, nil
@@ -131,6 +135,10 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 			ok = r.iterate(i, b)
 		case UntilEvaluated:
 			ok = r.judged(i, b)
+		case ApprovalRequested:
+			ok = r.askPerson(i, e, b)
+		case ApprovalAnswered:
+			ok = r.answer(i, b)
 		case StopRequested:
 			ok = r.stopAsked(i, b)
 		}
@@ -282,9 +290,13 @@ func (r *Run) start(i int, e Event, attempt int) bool {
 	n.Status = StepRunning
 	n.Attempts++
 	n.Tries++
-	if r.graph[i].role == workflow.RoleStep {
+	switch r.graph[i].role {
+	case workflow.RoleStep:
 		r.running.add(i)
-	} else {
+	case workflow.RoleApprove:
+		r.asking.add(i)
+		n.Approval = nil
+	default:
 		r.opened(i, e.At)
 	}
 	return true
@@ -301,7 +313,7 @@ func (r *Run) cutShort(i int) {
 // finished: running → succeeded, failed, timed_out, cancelled or interrupted.
 func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 	n := &r.Nodes[i]
-	if n.Status != StepRunning || b.Attempt != n.Attempts {
+	if n.Status != StepRunning && n.Status != StepWaiting || b.Attempt != n.Attempts {
 		return false
 	}
 	switch b.Outcome.Status {
@@ -310,7 +322,7 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 		return false
 	}
 	leaf := r.graph[i].role == workflow.RoleStep
-	if !leaf && !r.attention.has(i) {
+	if !leaf && !r.attention.has(i) && !r.asking.has(i) {
 		return false // something inside has not ended
 	}
 	n.Status, n.Last = b.Outcome.Status, slim(b.Outcome)
@@ -321,6 +333,7 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 		n.Turn = nil
 	}
 	r.running.remove(i)
+	r.asking.remove(i)
 	switch {
 	case !leaf:
 		r.fresh.clear()

@@ -101,6 +101,15 @@ func (l *Loop) event(a Action) Body {
 		return l.evaluate(a.Node, id)
 	case StartStep:
 		return StepStarted{Step: id, Attempt: a.Attempt, Kind: l.kind(a.Node)}
+	case RequestApproval:
+		return l.ask(a.Node, id)
+	case CloseApproval:
+		return l.closeApproval(a.Node, id)
+	case Await:
+		if l.Wait {
+			return nil
+		}
+		return RunFinished{Status: RunWaiting, Class: a.Class, Cause: a.Cause}
 	case ExpandScope:
 		return l.expand(a.Node, id)
 	case StartBatch:

@@ -20,7 +20,9 @@ const (
 		ON CONFLICT (run, step) DO UPDATE SET status = 'running', attempt = ?3, seq = ?4, reason = ''
 		WHERE status IN ('pending', 'retrying') AND attempt < ?3`
 	moveFinish = `UPDATE steps SET status = ?4, seq = ?5, reason = ?6
-		WHERE run = ?1 AND step = ?2 AND attempt = ?3 AND status = 'running'`
+		WHERE run = ?1 AND step = ?2 AND attempt = ?3 AND status IN ('running', 'waiting')`
+	moveWait = `UPDATE steps SET status = 'waiting', seq = ?3, reason = ?4
+		WHERE run = ?1 AND step = ?2 AND status = 'running'`
 	moveRetry = `UPDATE steps SET status = 'retrying', seq = ?4, reason = ?5
 		WHERE run = ?1 AND step = ?2 AND attempt = ?3 - 1 AND status IN ('failed', 'timed_out')`
 	// moveAside is for a step that does not run: skipped, not_run, or failed by
@@ -47,6 +49,15 @@ func (c *change) project(e engine.Event) error {
 			return err
 		}
 		return c.finishRecord(e, &b)
+	case engine.ApprovalRequested:
+		return c.move(e, b.Step, moveWait, key, b.Step, e.Seq, b.Message)
+	case engine.RunFinished:
+		if b.Status != engine.RunWaiting {
+			return nil
+		}
+		// What is open still holds a step that waits.
+		_, err := c.w.exec("UPDATE steps SET status = 'waiting', seq = ? WHERE run = ? AND status = 'running'", e.Seq, key)
+		return err
 	case engine.RetryScheduled:
 		return c.move(e, b.Step, moveRetry, key, b.Step, int64(b.Attempt), e.Seq, b.Reason)
 	case engine.ConditionEvaluated:
@@ -84,10 +95,22 @@ func (c *change) move(e engine.Event, step, query string, args ...driver.Value) 
 }
 
 // resume puts the reset steps back and closes the records of attempts that an
-// owner before left open: it ended without a word.
+// owner before left open: it ended without a word. An approval that is not among the
+// reset steps waits on, and so its record stays open.
 func (c *change) resume(e engine.Event, b *engine.RunResumed) error {
 	key := c.o.row.key
-	_, err := c.w.exec("UPDATE records SET status = 'interrupted', error = ?, duration = 0 WHERE run = ? AND status = 'running'", causeDied, key)
+	ids := make([]string, len(b.Reset))
+	for i := range b.Reset {
+		ids[i] = b.Reset[i].Step
+	}
+	reset, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	_, err = c.w.exec(`WITH waits (step) AS (SELECT step FROM steps WHERE run = ?2 AND status = 'waiting')
+		UPDATE records SET status = 'interrupted', duration = 0, error = CASE WHEN step IN waits THEN ?4 ELSE ?1 END
+		WHERE run = ?2 AND status = 'running' AND (step NOT IN waits OR step IN (SELECT value FROM json_each(?3)))`,
+		causeDied, key, string(reset), causeWaited)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ import (
 	"flowrun.dev/flow/engine"
 )
 
+// causeWaited is why an attempt was cut short that held a step which waited for a person.
+const causeWaited = "it waited for a person; the run went on later"
+
 // causeDied is why a run is interrupted whose process left no word of its end.
 const causeDied = "the process that ran it ended without a word (kill -9, crash or power loss)"
 

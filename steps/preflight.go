@@ -142,7 +142,7 @@ func checkHandOver(v *wishes) error {
 // allSteps are those that run something, in groups too.
 func allSteps(w *workflow.Workflow) (all []*workflow.Step) {
 	w.Walk(func(s *workflow.Step) {
-		if s.Kind != workflow.KindGroup {
+		if s.Kind != workflow.KindGroup && s.Kind != workflow.KindApprove {
 			all = append(all, s)
 		}
 	})

@@ -17,6 +17,7 @@ const (
 	ctxBatch     = inBatch
 	ctxRepeat    = inRepeat
 	ctxAgent     = inAgent
+	ctxApprove   = inApprove
 	ctxBudget    = inBudget
 )
 

@@ -31,6 +31,7 @@ type hashForm struct {
 	Sandbox  string        `json:"sandbox,omitempty"`
 	Run      *runForm      `json:"run,omitempty"`
 	Agent    *agentForm    `json:"agent,omitempty"`
+	Approve  *approveForm  `json:"approve,omitempty"`
 	Cwd      string        `json:"cwd,omitempty"`
 	Foreach  *foreachForm  `json:"foreach,omitempty"`
 	Repeat   *repeatForm   `json:"repeat,omitempty"`
@@ -72,6 +73,12 @@ type agentForm struct {
 	ContextFiles    []string   `json:"context_files,omitempty"`
 	Session         string     `json:"session,omitempty"`
 	MCPServers      [][]string `json:"mcp_servers,omitempty"`
+}
+
+type approveForm struct {
+	Message string        `json:"message"`
+	Choices []string      `json:"choices"`
+	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
 // hashStep is the SHA-256 of a step's form, as hex.
@@ -122,6 +129,9 @@ func hashStep(w *Workflow, s *Step) string {
 	if a := s.Agent; a != nil {
 		f.Agent = &agentForm{a.Provider, a.Model, sourceOf(a.Prompt), sourceOf(a.SystemPrompt), sourceOf(a.AppendSystemPrompt),
 			a.AllowedTools, a.DisallowedTools, a.MaxTurns, a.OnDenied, a.Cassette, a.Command, string(a.OutputSchema), a.ContextFiles, a.Session, serverForms(a.MCPServers)}
+	}
+	if a := s.Approve; a != nil {
+		f.Approve = &approveForm{sourceOf(a.Message), a.Choices, a.Timeout}
 	}
 	// A struct of strings, numbers and lists cannot fail to encode.
 	b, _ := json.Marshal(&f)

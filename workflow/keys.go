@@ -66,6 +66,8 @@ const (
 	typeForeach   KeyType = "list, expression or map of lists"
 	typeWords     KeyType = "list of words" // that grant something: nothing but strings
 	typeSandbox   KeyType = "`fresh` or a name"
+	typeApprove   KeyType = "message or map"
+	typeChoices   KeyType = "list of choices"
 	typeUndefined KeyType = ""
 )
 
@@ -103,6 +105,7 @@ const (
 	inBatch     = "batch"
 	inRepeat    = "repeat"
 	inAgent     = "agent"
+	inApprove   = "approve"
 	inBudget    = "budget"
 	inMCP       = "mcp_server"
 	// inAgentDefaults has the rows of agent without those that belong to one step.
@@ -203,6 +206,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "run", Type: typeRun, Kind: true, Doc: "A script for the step's shell, or a command as a list of words that no shell reads.", Example: "make test"},
 		{In: inStep, Name: "agent", Type: typeAgent, Of: inAgent, Kind: true, Doc: "One conversation of a coding agent: its prompt, or a map.", Example: "{prompt: Write a README, allowed_tools: [Read, Write]}"},
 		{In: inStep, Name: "steps", Type: typeSteps, Of: inStep, Kind: true, Doc: "A group: steps in order, which start and end as one. Its `env` and `cwd` are those of its steps.", Example: "[{id: format, run: make format}, {id: vet, run: make vet}]"},
+		{In: inStep, Name: "approve", Type: typeApprove, Of: inApprove, Kind: true, Doc: "Waits for a person: the message that they read, or a map. `flow approve` and `flow reject` answer. When nothing else can run, the process ends with exit code 5 and the run is `waiting`.", Example: "\"Deploy ${{ inputs.version }}?\""},
 		{In: inStep, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh", "python", "node"}, Default: "bash", Doc: "What reads a script: `bash` (with `-eu -o pipefail`), `sh` (with `-eu`), `python` (`python3`) or `node`.", Example: "sh"},
 		{In: inStep, Name: "warn_after", Type: typeDuration, Default: "60s", Doc: "An attempt that still runs after this time is told of, once.", Example: "5m"},
 		{In: inStep, Name: "needs", Type: typeIDs, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none.", Example: "[build]"},
@@ -271,6 +275,10 @@ func supportedKeys() []Key {
 		{In: inMCP, Name: "url", Type: typeText, Doc: "The address of a server that speaks streamable HTTP. The step's `network` has to allow its host; a secret with `inject` for it is added to the requests.", Example: "https://mcp.example.com/mcp"},
 		{In: inMCP, Name: "headers", Type: typeHeaders, Doc: "Headers of the requests to `url`.", Example: "{X-Team: core}"},
 
+		{In: inApprove, Name: "message", Type: typeTemplate, Required: true, Doc: "What the person is asked; one who answers sees it in `flow run`, `flow show` and `flow approve`.", Example: "\"Deploy ${{ inputs.version }}?\""},
+		{In: inApprove, Name: "choices", Type: typeChoices, Default: "[approve, reject]", Doc: "The answers, taken with `flow approve --choice`. Each but `reject` lets the step succeed. `reject`, which `flow reject` gives, is always there and fails it.", Example: "[ship, hold]"},
+		{In: inApprove, Name: "timeout", Type: typeDuration, Doc: "How long the answer may take, from the question on, also while no process runs; after it the step is `timed_out`.", Example: "72h"},
+
 		{In: inBudget, Name: "cost_usd", Type: typeNumber, Max: 1000000, Doc: "US dollars, counted from the answers with the table of prices. Once they are spent the next request is refused, so that it is passed by one answer at most for each request in flight.", Example: "2.5"},
 		{In: inBudget, Name: "tokens", Type: typeInt, Min: 1, Max: 1000000000000, Doc: "All that a model takes and gives: input, what its cache reads and writes, output.", Example: "500000"},
 	}
@@ -286,7 +294,7 @@ func laterKeys() []Key {
 		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "artifacts", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
-		{inStep, []string{"workflow", "with", "approve", "background", "ready", "artifacts"}},
+		{inStep, []string{"workflow", "with", "background", "ready", "artifacts"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 	} {

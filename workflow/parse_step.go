@@ -85,7 +85,7 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 
 // stepNodes are the values of a step that are read after all its keys are known.
 type stepNodes struct {
-	access, cache, run, agent, group, shell, cond, env, outputs, secrets, cwd *yaml.Node
+	access, cache, run, agent, approve, group, shell, cond, env, outputs, secrets, cwd *yaml.Node
 	foreach, maxParallel, batch, failFast, repeat                             *yaml.Node
 	maxParallelKey                                                            *yaml.Node
 	timeout, retry                                                            bool
@@ -105,6 +105,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.run = v
 		case "agent":
 			x.agent = v
+		case "approve":
+			x.approve = v
 		case "steps":
 			x.group = v
 		case "shell":
@@ -178,6 +180,10 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		s.Cache = p.cache(x.cache, sc)
 	}
 	p.kind(n, s, x, sc)
+	if x.approve != nil && p.isLate(i) {
+		d := p.at("approve", x.approve, "an approval cannot stand in %s: a run waits before its end, not in it", p.topList(i).what)
+		d.Hint = "make it the last of `steps`"
+	}
 	if s.Network.Mode == "" {
 		s.Network = p.w.SandboxOf(s).Network
 	}
@@ -191,9 +197,10 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	return s
 }
 
-// inherit takes what the file's defaults say. A group runs nothing itself.
+// inherit takes what the file's defaults say. A group and an approval run nothing
+// themselves.
 func (p *fileParser) inherit(s *Step, x stepNodes) {
-	if x.group != nil {
+	if x.group != nil || x.approve != nil {
 		return
 	}
 	if !x.timeout {
@@ -242,7 +249,7 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 	for _, k := range []struct {
 		word string
 		n    *yaml.Node
-	}{{"run", x.run}, {"agent", x.agent}, {"steps", x.group}} {
+	}{{"run", x.run}, {"agent", x.agent}, {"approve", x.approve}, {"steps", x.group}} {
 		if k.n != nil {
 			given, words = append(given, k.n), append(words, k.word)
 		}
@@ -264,24 +271,38 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 		}
 	case x.group != nil:
 		s.Kind = KindGroup
-		p.groupOnly(n)
-	case !hasKey(n, "workflow", "approve"):
+		p.meaningless(n, "group", "%s is for a step that runs something; this one is a group", "give it to the steps in the group", groupIgnores)
+	case x.approve != nil:
+		s.Kind = KindApprove
+		s.Approve = p.approve(x.approve, sc)
+		p.meaningless(n, "approve", "%s is for a step that runs something; this one waits for a person", "remove it", approveIgnores)
+		if k := keyNode(n, "timeout"); k != nil {
+			p.at("approve", k, "timeout limits an attempt; this step waits for a person").Hint = "give it to the question: `approve: {message: …, timeout: 72h}`"
+		}
+	case !hasKey(n, "workflow"):
 		d := p.add("kind", pos(n), 1, "the step does nothing: it has no kind key")
-		d.Expected = []string{"run", "agent", "steps"}
+		d.Expected = []string{"run", "agent", "approve", "steps"}
 	}
 }
 
-// groupOnly refuses what a group, which runs nothing itself, cannot have.
-func (p *fileParser) groupOnly(n *yaml.Node) {
+// Keys of a step that say nothing of a group, or of an approval: it runs nothing.
+var (
+	groupIgnores   = []string{"retry", "shell", "secrets", "access", "cache", "network", "sandbox", "on_conflict", "allow_dangerous", "warn_after"}
+	approveIgnores = append([]string{"env", "cwd"}, groupIgnores...)
+)
+
+// meaningless refuses keys that a step of its kind would ignore.
+func (p *fileParser) meaningless(n *yaml.Node, rule, format, hint string, keys []string) {
 	n = real(n)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		switch k := n.Content[i]; k.Value {
-		case "retry", "shell", "secrets", "access", "cache", "network", "sandbox", "on_conflict", "allow_dangerous", "warn_after":
-			d := p.at("group", k, "%s is for a step that runs something; this one is a group", k.Value)
-			d.Hint = "give it to the steps in the group"
-			if keyOf(ctxDefaults, k.Value) != nil {
-				d.Hint += ", or to all steps under `defaults`"
-			}
+		k := n.Content[i]
+		if !slices.Contains(keys, k.Value) {
+			continue
+		}
+		d := p.at(rule, k, format, k.Value)
+		d.Hint = hint
+		if rule == "group" && keyOf(ctxDefaults, k.Value) != nil {
+			d.Hint += ", or to all steps under `defaults`"
 		}
 	}
 }

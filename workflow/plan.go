@@ -21,6 +21,7 @@ const (
 	RoleGroup               // opens its Body once
 	RoleForeach             // opens its Body (one node) for each item
 	RoleRepeat              // opens its Body (one node) round after round
+	RoleApprove             // asks a person
 )
 
 // Node is one step in the graph.
@@ -44,8 +45,11 @@ type Node struct {
 
 // role is that of the step itself, below foreach and repeat.
 func (s *Step) role() Role {
-	if s.Kind == KindGroup {
+	switch s.Kind {
+	case KindGroup:
 		return RoleGroup
+	case KindApprove:
+		return RoleApprove
 	}
 	return RoleStep
 }
@@ -104,6 +108,9 @@ func (s *Step) Refs() []Ref {
 				tmpl(e.Value)
 			}
 		}
+	}
+	if a := s.Approve; a != nil {
+		tmpl(a.Message)
 	}
 	if f := s.Foreach; f != nil {
 		expr(f.Expr)

@@ -17,6 +17,7 @@ const SchemaURL = "https://flowrun.dev/schema.json"
 const (
 	idPattern       = `^[a-z][a-z0-9_]*$`
 	namePattern     = `^[A-Za-z_][A-Za-z0-9_]*$`
+	wordPattern     = `^[A-Za-z][A-Za-z0-9_-]*$`
 	reservedPattern = `^FLOW(_|$)`
 	durationPattern = `^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
 )
@@ -271,6 +272,8 @@ func shape(k Key) object {
 		return listOf(object{{"type", "string"}})
 	case typeIDs:
 		return listOf(pattern(idPattern))
+	case typeChoices:
+		return append(listOf(pattern(wordPattern)), member{"minItems", 1}, member{"uniqueItems", true})
 	case typeNames:
 		return listOf(pattern(namePattern))
 	case typeTools:
@@ -322,7 +325,7 @@ func shape(k Key) object {
 		some := func(o object) object { return append(o, member{"minItems", 1}) }
 		axis := anyOf(object{{"type", "string"}}, object{{"type", "array"}})
 		return anyOf(object{{"type", "string"}}, some(object{{"type", "array"}}), append(mapOf(pattern(idPattern), axis), member{"minProperties", 1}))
-	case typeAgent:
+	case typeApprove, typeAgent:
 		return anyOf(append(scalar(), member{"minLength", 1}), ref(k.Of))
 	}
 	// TestSchema fails for a type that is missing above.

@@ -119,6 +119,8 @@ const (
 	KindRun   Kind = "run"
 	KindAgent Kind = "agent"
 	KindGroup Kind = "group" // steps:
+	// KindApprove waits for a person.
+	KindApprove Kind = "approve"
 )
 
 // Step is one checked step. The defaults of the file are merged in already.
@@ -161,8 +163,9 @@ type Step struct {
 	// WarnAfter says when a step that still runs is told of; default 60 s (practice 6).
 	WarnAfter time.Duration
 
-	Run   *RunStep
-	Agent *AgentStep
+	Run     *RunStep
+	Agent   *AgentStep
+	Approve *ApproveStep
 	// Steps of a group.
 	Steps []*Step
 	// Foreach makes an instance of the step for each item, Repeat one after the
@@ -270,6 +273,23 @@ type AgentStep struct {
 	Cassette string
 	Pos      Pos
 }
+
+// ApproveStep is `approve:`.
+type ApproveStep struct {
+	Message *Template
+	// Choices are the answers, ChoiceReject among them when it is written.
+	Choices []string
+	// Timeout of the answer, 0 for none.
+	Timeout time.Duration
+	Pos     Pos
+}
+
+// ChoiceApprove and ChoiceReject are the answers of an approval that names none.
+// The second fails the step, and is always there.
+const (
+	ChoiceApprove = "approve"
+	ChoiceReject  = "reject"
+)
 
 // Budget bounds what agents may spend; zero fields are no bound.
 type Budget struct {
