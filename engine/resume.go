@@ -45,10 +45,15 @@ func (e *NotResumableError) Error() string {
 //  1. A step that did not end well: failed, timed out, cancelled, interrupted,
 //     not run, waiting for a retry, or in flight when the runner died. A failure
 //     with continue_on_error counts as ended well; so does a skipped step.
+//
 //  2. The step of From, and the changed and new ones.
+//
 //  3. What needs, transitively, a step that runs again.
+//
 //  4. All `finally` steps.
+//
 //  5. A step whose work is not in the restored checkpoint.
+//
 //  6. A scope (foreach, repeat, group) with something inside that runs again goes
 //     on with what it has. One that starts over by rule 2, 3 or 4 forgets it. The
 //     rounds of a repeat after one that runs again are forgotten, and those that

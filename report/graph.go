@@ -108,6 +108,9 @@ func workWords(s *workflow.Step) string {
 		}
 		return clean(strings.Join(words, " "))
 	}
+	if s.Approve != nil {
+		return clean(s.Approve.Message.Source())
+	}
 	return string(s.Kind)
 }
 
@@ -129,6 +132,8 @@ func GraphMermaid(w io.Writer, g Graph) error {
 		open, end := "[", "]"
 		if n.Kind == string(workflow.KindAgent) {
 			open, end = "([", "])"
+		} else if n.Kind == string(workflow.KindApprove) {
+			open, end = "{{", "}}"
 		}
 		fmt.Fprintf(&b, "  n%d%s\"%s\"%s", i, open, label, end)
 		if n.Status != "" {
@@ -278,13 +283,13 @@ func (g *Graph) levels() []int {
 	return level
 }
 
-var statusOrder = []engine.StepStatus{engine.StepSucceeded, engine.StepFailed, engine.StepTimedOut, engine.StepIsSkipped, engine.StepIsNotRun, engine.StepCancelled, engine.StepInterrupted, engine.StepRunning, engine.StepRetrying}
+var statusOrder = []engine.StepStatus{engine.StepSucceeded, engine.StepFailed, engine.StepTimedOut, engine.StepIsSkipped, engine.StepIsNotRun, engine.StepCancelled, engine.StepInterrupted, engine.StepRunning, engine.StepRetrying, engine.StepWaiting}
 
 // statusColor of borders and marks; readable on white and on black.
 var statusColor = map[engine.StepStatus]string{
 	engine.StepSucceeded: "#1a9e5c", engine.StepFailed: "#d3363b", engine.StepTimedOut: "#d3363b", engine.StepIsSkipped: "#8b95a3",
 	engine.StepIsNotRun: "#8b95a3", engine.StepCancelled: "#c77d0a", engine.StepRunning: "#2f6fdf",
-	engine.StepRetrying: "#2f6fdf", engine.StepInterrupted: "#c77d0a",
+	engine.StepRetrying: "#2f6fdf", engine.StepInterrupted: "#c77d0a", engine.StepWaiting: "#c77d0a",
 }
 
 func writeAll(w io.Writer, s string) error {

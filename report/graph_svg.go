@@ -177,6 +177,8 @@ func drawMark(b *strings.Builder, s engine.StepStatus, x, y float64) {
 		sign = "M-2.6 -2.6 l5.2 5.2 M2.6 -2.6 l-5.2 5.2"
 	case engine.StepTimedOut:
 		sign = "M0 -3.2 v3.4 h2.6"
+	case engine.StepWaiting:
+		sign = "M-2 -1.6 a2 2 0 1 1 2.4 2 v1.2 M0.2 3.6 v0.2"
 	case engine.StepRunning:
 		sign = "M-2 -3 l4.6 3 l-4.6 3 z"
 	}

@@ -37,13 +37,15 @@ type JSONOutput struct {
 
 // JSONResult is the last line, of type "result".
 type JSONResult struct {
-	Type     string                    `json:"type"`
-	Run      string                    `json:"run"`
-	Status   engine.RunStatus          `json:"status"`
-	ExitCode int                       `json:"exit_code"`
-	Class    string                    `json:"class"`
-	Cause    string                    `json:"cause,omitempty"`
-	Continue string                    `json:"continue,omitempty"` // the command that continues the run
+	Type     string           `json:"type"`
+	Run      string           `json:"run"`
+	Status   engine.RunStatus `json:"status"`
+	ExitCode int              `json:"exit_code"`
+	Class    string           `json:"class"`
+	Cause    string           `json:"cause,omitempty"`
+	Continue string           `json:"continue,omitempty"` // the command that continues the run
+	// Waiting are the questions that nobody answered yet, with the commands that do.
+	Waiting  []ApprovalView            `json:"waiting,omitempty"`
 	Duration Seconds                   `json:"duration_seconds"`
 	Steps    map[engine.StepStatus]int `json:"steps"` // how many in each status
 	Denied   int                       `json:"denied_calls"`
@@ -115,6 +117,10 @@ func (r *jsonReporter) Observe(ev engine.Event) {
 	case engine.StepStarted:
 		line.Step = b.Step
 	case engine.RetryScheduled:
+		line.Step = b.Step
+	case engine.ApprovalRequested:
+		line.Step = b.Step
+	case engine.ApprovalAnswered:
 		line.Step = b.Step
 	case engine.Egress:
 		line.Step = b.Step
@@ -224,7 +230,7 @@ func (r *jsonReporter) result() JSONResult {
 		}
 	}
 	res.Status, res.Cause = t.status()
-	res.Continue = t.carryOn()
+	res.Continue, res.Waiting = t.carryOn(), t.asked
 	if t.final != nil {
 		res.ExitCode, res.Class = t.final.ExitCode, t.final.Class
 	} else if t.finished != nil {

@@ -57,6 +57,12 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		if b.Error == "" {
 			return append(dst, n.signed(g.running, toneDim, b.Step, count(len(b.Keys), "item")))
 		}
+	case engine.ApprovalRequested:
+		if b.Error == "" {
+			return n.asks(dst, AskedView(n.t.run, b, ev.At))
+		}
+	case engine.ApprovalAnswered:
+		return append(dst, n.signed(waitSign, toneDim, b.Step, answerWords(AnswerView{b.Choice, b.By, b.Note, b.At})))
 	case engine.StepSlow:
 		return append(dst, n.signed(g.running, toneWarn, b.Step, "still running after "+duration(b.After)))
 	case engine.StopRequested:
@@ -181,8 +187,16 @@ func (n *narrator) tail(dst []string) []string {
 		}
 		dst = append(dst, line)
 	}
+	word := "continue with: "
+	if st == engine.RunWaiting && len(n.t.asked) > 0 {
+		dst = append(dst, "answer with one of:")
+		for _, a := range n.t.asked {
+			dst = n.commands(dst, a)
+		}
+		word = "then " + word
+	}
 	if c := n.t.carryOn(); c != "" {
-		dst = append(dst, "continue with: "+n.paint(toneName, c))
+		dst = append(dst, word+n.paint(toneName, c))
 	}
 	return append(dst, n.t.summary(n.Style))
 }

@@ -64,6 +64,10 @@ type PlanStep struct {
 	Timeout         Seconds `json:"timeout_seconds,omitempty"`
 	MaxAttempts     int     `json:"max_attempts,omitempty"` // 0: the default for infrastructure errors only
 	ContinueOnError bool    `json:"continue_on_error,omitempty"`
+	// Asks is the message of an approval as written, Choices are its answers. Its
+	// Timeout is that of the answer.
+	Asks    string   `json:"asks,omitempty"`
+	Choices []string `json:"choices,omitempty"`
 }
 
 // PlanOf turns a plan into its view. Driver and network are the file's; a caller
@@ -104,6 +108,9 @@ func PlanOf(p *workflow.Plan) PlanView {
 				}
 			}
 			ps.BudgetUSD, ps.BudgetTokens = a.Budget.CostUSD, a.Budget.Tokens
+		}
+		if a := st.Approve; a != nil {
+			ps.Asks, ps.Choices, ps.Timeout = a.Message.Source(), a.Choices, Seconds(a.Timeout)
 		}
 		if c := st.Cache; c != nil {
 			ps.Cache = "all"
@@ -299,6 +306,17 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	}
 	if len(st.Rights) > 0 {
 		add("rights", strings.Join(st.Rights, "; "))
+	}
+	if st.Kind == string(workflow.KindApprove) {
+		add("waits", "for a person, who is asked: "+st.Asks)
+		add("answers", strings.Join(st.Choices, ", "))
+		if st.Timeout > 0 {
+			add("timeout", duration(time.Duration(st.Timeout))+" for the answer")
+		}
+		if st.ContinueOnError {
+			add("on error", "the run goes on")
+		}
+		return
 	}
 	add("network", networkWords(st.Network))
 	if len(st.Secrets) > 0 {

@@ -29,6 +29,9 @@ func ShowRun(w io.Writer, v RunView, s Style) error {
 	for i := range v.Steps {
 		showTrouble(&b, &v.Steps[i], s)
 	}
+	for i := range v.Steps {
+		showQuestion(&b, &v.Steps[i], s)
+	}
 	if err := showEgress(&b, v.Egress, s); err != nil {
 		return err
 	}

@@ -11,6 +11,9 @@ type glyphs struct {
 	running, pending              string
 }
 
+// waitSign stands for a question to a person.
+const waitSign = "?"
+
 func (s Style) glyphs() glyphs {
 	if s.ASCII {
 		return glyphs{sep: " - ", ellipsis: "...", bar: "|", full: "#", empty: "-",
@@ -88,6 +91,8 @@ func (s Style) stepLook(st engine.StepStatus) look {
 		return look{g.interrupted, toneWarn, "interrupted"}
 	case engine.StepRetrying:
 		return look{g.again, toneWarn, "retrying"}
+	case engine.StepWaiting:
+		return look{waitSign, toneWarn, "waiting"}
 	case engine.StepRunning:
 		return look{g.running, toneLive, "running"}
 	case engine.StepPending:
@@ -109,7 +114,7 @@ func (s Style) runLook(st engine.RunStatus) look {
 	case engine.RunInterrupted:
 		return look{g.interrupted, toneWarn, "interrupted"}
 	case engine.RunWaiting:
-		return look{g.again, toneWarn, "waiting"}
+		return look{waitSign, toneWarn, "waiting"}
 	case engine.RunOutOfBudget:
 		return look{g.failed, toneBad, "out of budget"}
 	case engine.RunRateLimited:

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ type tally struct {
 	denied        int
 	cost          float64
 	begin, end    time.Time
+	asked         []ApprovalView // questions without an answer
 	finished      *engine.RunFinished
 	final         *Final
 }
@@ -86,7 +88,15 @@ func (t *tally) observe(ev engine.Event) {
 		t.attempt = b.Attempt
 		for _, r := range b.Reset {
 			t.set(r.Step, engine.StepPending)
+			t.answered(r.Step)
 		}
+	case engine.ApprovalRequested:
+		t.set(b.Step, engine.StepWaiting)
+		if b.Error == "" {
+			t.asked = append(t.asked, AskedView(t.run, b, ev.At))
+		}
+	case engine.ApprovalAnswered:
+		t.answered(b.Step)
 	case engine.StepSkipped:
 		t.set(b.Step, engine.StepIsSkipped)
 	case engine.StepNotRun:
@@ -95,6 +105,7 @@ func (t *tally) observe(ev engine.Event) {
 		st := t.set(b.Step, engine.StepRunning)
 		st.attempt, st.started = b.Attempt, ev.At
 	case engine.StepFinished:
+		t.answered(b.Step)
 		st := t.set(b.Step, b.Outcome.Status)
 		st.attempt, st.duration = b.Attempt, b.Outcome.Duration
 		if a := b.Outcome.Agent; a != nil {
@@ -106,12 +117,22 @@ func (t *tally) observe(ev engine.Event) {
 		st.retryAt = b.At
 	case engine.RunFinished:
 		t.finished = &b
+		for id, st := range t.steps {
+			if b.Status == engine.RunWaiting && st.status == engine.StepRunning {
+				t.set(id, engine.StepWaiting) // it holds a step that waits
+			}
+		}
 	}
 }
 
 // done counts the steps that will not run (again) in this attempt.
 func (t *tally) done() int {
-	return len(t.order) - t.counts[engine.StepPending] - t.counts[engine.StepRunning] - t.counts[engine.StepRetrying]
+	return len(t.order) - t.counts[engine.StepPending] - t.counts[engine.StepRunning] - t.counts[engine.StepRetrying] - t.counts[engine.StepWaiting]
+}
+
+// answered takes a step's question away.
+func (t *tally) answered(step string) {
+	t.asked = slices.DeleteFunc(t.asked, func(a ApprovalView) bool { return a.Step == step })
 }
 
 // summary is the last line of a run (invariant 4).
@@ -119,7 +140,7 @@ func (t *tally) summary(s Style) string {
 	var parts []string
 	for _, st := range []engine.StepStatus{engine.StepSucceeded, engine.StepFailed, engine.StepTimedOut,
 		engine.StepCancelled, engine.StepInterrupted, engine.StepIsSkipped, engine.StepIsNotRun,
-		engine.StepRunning, engine.StepRetrying, engine.StepPending} {
+		engine.StepWaiting, engine.StepRunning, engine.StepRetrying, engine.StepPending} {
 		if n := t.counts[st]; n > 0 {
 			parts = append(parts, strconv.Itoa(n)+" "+s.stepLook(st).word)
 		}

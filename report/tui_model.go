@@ -126,7 +126,7 @@ func (m model) picture() []string {
 	var busy, coming []string
 	for _, id := range t.order {
 		switch t.steps[id].status {
-		case engine.StepRunning, engine.StepRetrying:
+		case engine.StepRunning, engine.StepRetrying, engine.StepWaiting:
 			busy = append(busy, id)
 		case engine.StepPending:
 			if len(coming) < 3 {
@@ -191,6 +191,10 @@ func (m model) busyLine(id string) string {
 	if st.status == engine.StepRetrying {
 		lk := s.stepLook(st.status)
 		sign, what = s.paint(lk.tone, lk.sign), "tries again in "+duration(max(st.retryAt.Sub(now), 0))
+	}
+	if st.status == engine.StepWaiting {
+		lk := s.stepLook(st.status)
+		sign, what = s.paint(lk.tone, lk.sign), "waits for a person"
 	}
 	room := m.width - 3 - ansi.StringWidth(sign) - ansi.StringWidth(what)
 	return sign + " " + s.paint(toneName, s.clip(clean(id), max(room, 6))) + "  " + s.paint(toneDim, what)

@@ -72,6 +72,8 @@ type StepRow struct {
 	// Accepted: it did not end well, and continue_on_error takes that as a result.
 	Accepted bool         `json:"accepted,omitempty"`
 	Records  []RecordView `json:"records,omitempty"` // every attempt, the first one first
+	// Approval is what a person is asked, nil for a step that does not wait for one.
+	Approval *ApprovalView `json:"approval,omitempty"`
 }
 
 // RecordView is one attempt of a step.

@@ -33,6 +33,7 @@ type Timeline struct {
 	Newest string
 	Points []Point // in the order of ending
 
+	asked  map[string]bool  // approvals: they leave the tree as it is
 	starts map[string]start // by step: where this round's first try began
 }
 
@@ -48,7 +49,7 @@ func (s *Store) Timeline(ctx context.Context, run string) (*Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Timeline{Run: run, starts: map[string]start{}}
+	t := &Timeline{Run: run, starts: map[string]start{}, asked: map[string]bool{}}
 	for i := range events {
 		t.add(&events[i])
 	}
@@ -77,7 +78,12 @@ func (t *Timeline) add(e *engine.Event) {
 		if t.starts[b.Step].seq == 0 {
 			t.starts[b.Step] = start{e.Seq, t.Newest}
 		}
+	case engine.ApprovalRequested:
+		t.asked[b.Step] = true
 	case engine.StepFinished:
+		if t.asked[b.Step] {
+			b.Checkpoint = t.Newest
+		}
 		p := Point{Step: b.Step, Attempt: b.Attempt, Status: b.Outcome.Status, Before: t.Newest, After: b.Checkpoint, Seq: e.Seq}
 		if old := t.drop(b.Step); old != nil {
 			p.Before = old.Before

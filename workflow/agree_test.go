@@ -37,7 +37,10 @@ func (g *generator) of(in string) object {
 	kind := ""
 	if in == inStep {
 		g.step++
-		kind = g.pick("run", "run", "agent")
+		kind = g.pick("run", "run", "agent", "approve")
+		if kind == "approve" && g.late {
+			kind = "run"
+		}
 	}
 	if in == inInput {
 		g.input = g.pick(keyOf(inInput, "type").Enum...)
@@ -51,7 +54,8 @@ func (g *generator) of(in string) object {
 			in == inInput && slices.Contains([]string{"required", "enum", "pattern"}, k.Name),
 			in == inSecret && slices.Contains([]string{"file", "inject"}, k.Name),
 			in == inAgent && k.Name == "prompt_file",
-			slices.Contains([]string{"access", "cwd", "shell"}, k.Name) && kind != "run":
+			slices.Contains([]string{"access", "cwd", "shell"}, k.Name) && kind != "run",
+			kind == "approve" && (k.Name == "timeout" || slices.Contains(approveIgnores, k.Name)):
 			continue
 		}
 		if v := g.value(in, k); v != nil {
@@ -162,6 +166,13 @@ func (g *generator) value(in string, k Key) any {
 			return "do it"
 		}
 		return g.of(k.Of)
+	case typeApprove:
+		if g.rng.IntN(3) == 0 {
+			return "go on"
+		}
+		return g.of(k.Of)
+	case typeChoices:
+		return []any{[]any{"ship"}, []any{"ship", "hold-on"}, []any{"approve", "reject"}}[g.rng.IntN(3)]
 	case typeForeach:
 		return []any{[]any{"a", 1}, object{{"os", []any{"a", "b"}}}}[g.rng.IntN(2)]
 	case typeAccess:

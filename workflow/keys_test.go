@@ -74,6 +74,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.retry(n)
 		case inCache:
 			p.cache(n, p.stepScope(0))
+		case inApprove:
+			p.approve(n, p.stepScope(0))
 		case inAgent:
 			p.agentKeys(&AgentStep{}, n, inAgent, p.stepScope(0))
 		default:

@@ -12,6 +12,10 @@ var choiceWord = lazily(wordPattern)
 func (p *fileParser) approve(n *yaml.Node, sc *scope) *ApproveStep {
 	a := &ApproveStep{Pos: pos(n), Choices: []string{ChoiceApprove, ChoiceReject}}
 	x := real(n)
+	if x.Kind == yaml.SequenceNode {
+		p.at("type", n, "approve is a list; expected a message, or a map with message and choices")
+		return a
+	}
 	if x.Kind != yaml.MappingNode {
 		a.Message = p.question(n, "approve", sc)
 		return a

@@ -86,9 +86,9 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 // stepNodes are the values of a step that are read after all its keys are known.
 type stepNodes struct {
 	access, cache, run, agent, approve, group, shell, cond, env, outputs, secrets, cwd *yaml.Node
-	foreach, maxParallel, batch, failFast, repeat                             *yaml.Node
-	maxParallelKey                                                            *yaml.Node
-	timeout, retry                                                            bool
+	foreach, maxParallel, batch, failFast, repeat                                      *yaml.Node
+	maxParallelKey                                                                     *yaml.Node
+	timeout, retry                                                                     bool
 }
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {

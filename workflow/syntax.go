@@ -78,6 +78,11 @@ func (p *fileParser) syntaxPlace(msg string, line int) (at, width int, hint stri
 			at = start + i
 		}
 		return at, 1, "a text with `: ` in it needs quotes, or a block: run: |"
+	case strings.HasPrefix(msg, "did not find expected ','"):
+		// A question in a map or list on one line: the parser ends the text there.
+		if i := bytes.LastIndexByte(p.text[:min(len(p.text), at+1)], '?'); i >= 0 && bytes.Count(p.text[i:at], []byte("\n")) <= 1 {
+			return i, 1, "a text with a ? needs quotes inside of { } and [ ]"
+		}
 	case strings.HasPrefix(msg, "did not find expected key"), strings.HasPrefix(msg, "did not find expected '-'"):
 		start := bytes.LastIndexByte(p.text[:at], '\n') + 1
 		for start < at && p.text[start] == ' ' {

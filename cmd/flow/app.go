@@ -39,7 +39,7 @@ func (a *app) root() *cobra.Command {
 		Short: "Run AI coding agents and shell steps as one declarative pipeline",
 		Long: "flow runs AI coding agents and shell steps as one declarative pipeline:\n" +
 			"a YAML file lists the steps, one reused sandbox runs them, SQLite records\n" +
-			"them, and what failed can be resumed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+			"them, and what failed can be resumed." + exitHelp(0, 1, 2, 3, 4, 5, 6, 7, 130, 143),
 		Example:       "  flow run examples/workflows/quickstart.yaml\n  flow resume\n  flow show latest",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -63,7 +63,7 @@ func (a *app) root() *cobra.Command {
 // commands is the table of commands, in the order of the help.
 var commands = []func(*app) *cobra.Command{
 	cmdInit, cmdRun, cmdResume, cmdValidate, cmdPlan, cmdGraph, cmdTest,
-	cmdRuns, cmdShow, cmdLogs, cmdCancel,
+	cmdRuns, cmdShow, cmdLogs, cmdApprove, cmdReject, cmdCancel,
 	cmdDiff, cmdApply, cmdExport, cmdFork, cmdShell,
 	cmdDoctor,
 	cmdCache, cmdGC, cmdPin, cmdState,

@@ -85,7 +85,7 @@ func (a *app) resumeInstead(ctx context.Context, plan *workflow.Plan, path strin
 		return false, nil
 	}
 	fmt.Fprintf(a.err, "flow: --resume=auto: continuing run %s\n", id)
-	return true, a.resume(ctx, id, &resumeFlags{envFile: f.envFile, output: f.output, grace: f.options.Grace, reports: f.reports})
+	return true, a.resume(ctx, id, &resumeFlags{envFile: f.envFile, output: f.output, grace: f.options.Grace, reports: f.reports, wait: f.wait})
 }
 
 func (a *app) cannotContinue(ctx context.Context, store *state.Store, root string, info state.RunInfo, past *past, started engine.RunStarted) (string, error) {

@@ -87,6 +87,8 @@ func (a *app) completeWith(root *cobra.Command) {
 			c.ValidArgsFunction = a.completeRun(step)
 		}
 		switch c.Name() {
+		case "approve", "reject":
+			c.ValidArgsFunction = a.completeQuestion
 		case "run", "validate", "plan", "graph":
 			c.ValidArgsFunction = completeWorkflow
 		}

@@ -29,7 +29,7 @@ func cmdFork(a *app) *cobra.Command {
 		Long: "Starts a new run with the history of another one up to a point: after a step (--at)\n" +
 			"or before one (--before). What had ended well by then stays done; the rest runs,\n" +
 			"with another definition (--file) or other inputs where they are given. The old run\n" +
-			"is not changed; the two share what they store, and either can be removed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+			"is not changed; the two share what they store, and either can be removed." + exitHelp(0, 1, 2, 3, 4, 5, 6, 7, 130, 143),
 		Example: "  flow fork latest --before implement --file other-prompt.yaml\n  flow fork k7m2 --at build -i mode=full\n  flow runs --tree",
 		Args:    exactly(1, "one run"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.fork(cmd.Context(), args[0], f) },

@@ -25,6 +25,7 @@ import (
 type resumeFlags struct {
 	from, envFile, output string
 	accept, keepSource    bool
+	wait                  bool
 	grace                 time.Duration
 	reports               reportFlags
 }
@@ -33,9 +34,9 @@ func cmdResume(a *app) *cobra.Command {
 	f := &resumeFlags{}
 	c := &cobra.Command{
 		Use:   "resume [RUN]",
-		Short: "Continue a failed or interrupted run",
+		Short: "Continue a failed, interrupted or waiting run",
 		Long: "Restores the newest checkpoint, skips what succeeded, and continues at what\n" +
-			"failed or was in flight. RUN is an id, a prefix of one, latest (the default) or\nlatest-failed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+			"failed or was in flight. RUN is an id, a prefix of one, latest (the default) or\nlatest-failed." + exitHelp(0, 1, 2, 3, 4, 5, 6, 7, 130, 143),
 		Example: "  flow resume\n  flow resume k7m2 --from test\n  flow resume --accept-changes",
 		Args:    atMost(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,6 +47,7 @@ func cmdResume(a *app) *cobra.Command {
 	fl.StringVar(&f.from, "from", "", "run this step again, and all that comes after it")
 	fl.BoolVar(&f.accept, "accept-changes", false, "the file changed since: run the changed steps again, and what needs them")
 	fl.BoolVar(&f.keepSource, "keep-source", false, "workspace.from changed since: go on with it as it was imported")
+	fl.BoolVar(&f.wait, "wait", false, "wait here for the people that approvals ask, instead of ending with exit code 5")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=value for the declared secrets")
 	fl.StringVar(&f.output, "output", "", "tui, plain or json")
 	f.reports.add(c)
@@ -141,7 +143,7 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	}
 	owner.SetKinds(kindsOf(plan))
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events)}
+		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events), wait: f.wait}
 	return s.drive(ctx)
 }
 
@@ -311,9 +313,13 @@ func stepRows(ctx context.Context, store *state.Store, id string) ([]report.Step
 	}
 	rows := make([]report.StepRow, 0, len(infos))
 	index := map[string]int{}
+	asked, err := questions(ctx, store, id, infos)
+	if err != nil {
+		return nil, err
+	}
 	for _, i := range infos {
 		index[i.Step] = len(rows)
-		rows = append(rows, report.StepRow{ID: i.Step, Status: i.Status, Attempts: i.Attempt, Reason: i.Reason})
+		rows = append(rows, report.StepRow{ID: i.Step, Status: i.Status, Attempts: i.Attempt, Reason: i.Reason, Approval: asked[i.Step]})
 	}
 	for _, r := range records {
 		i, ok := index[r.Step]

@@ -27,6 +27,7 @@ type runFlags struct {
 	dryRun                  bool
 	record                  string
 	reports                 reportFlags
+	wait                    bool
 }
 
 func cmdRun(a *app) *cobra.Command {
@@ -34,7 +35,7 @@ func cmdRun(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "run FILE",
 		Short:   "Run a workflow file",
-		Long:    "Runs a workflow file: its steps in one sandbox, each recorded and checkpointed." + exitHelp(0, 1, 2, 3, 4, 6, 7, 130, 143),
+		Long:    "Runs a workflow file: its steps in one sandbox, each recorded and checkpointed." + exitHelp(0, 1, 2, 3, 4, 5, 6, 7, 130, 143),
 		Example: "  flow run ci.yaml\n  flow run ci.yaml -i mode=full --env-file .env",
 		Args:    exactly(1, "one workflow file"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runFile(cmd.Context(), args[0], f) },
@@ -53,6 +54,7 @@ func cmdRun(a *app) *cobra.Command {
 	fl.StringVar(&f.output, "output", "", "tui, plain or json (default: tui on a terminal, else plain)")
 	fl.StringVar(&f.resume, "resume", "", "auto: continue the newest unfinished run of the same file, inputs, source tree and CI run, if there is one")
 	f.reports.add(c)
+	fl.BoolVar(&f.wait, "wait", false, "wait here for the people that approvals ask, instead of ending with exit code 5")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and start nothing")
 	return c
 }
@@ -141,7 +143,7 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	}
 	defer owner.Close()
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, options: f.options, project: root,
-		secrets: secrets, redact: set, output: f.output, record: f.record, reports: f.reports}
+		secrets: secrets, redact: set, output: f.output, record: f.record, reports: f.reports, wait: f.wait}
 	return s.drive(ctx)
 }
 

@@ -20,6 +20,7 @@ var fence = regexp.MustCompile("(?ms)^```yaml([^\n]*)\n(.*?)^```$")
 // TestDocs validates each fenced workflow of docs/ and the README, and runs it.
 // A fence may say more than `yaml`: `fragment` is no whole file, `bad` is wrong on
 // purpose and has to be found wrong or worth a warning, `no-run` is only validated.
+// `answer:STEP:CHOICE` is what a person says to the approval that the run then waits for.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	docs, err := filepath.Glob("../../docs/*.md")
@@ -40,7 +41,7 @@ func TestDocs(t *testing.T) {
 			how, body := strings.Fields(string(text[m[2]:m[3]])), string(text[m[4]:m[5]])
 			where := doc + ":" + lineOf(text, m[0])
 			for _, word := range how {
-				if !slices.Contains([]string{"fragment", "bad", "no-run"}, word) {
+				if !slices.Contains([]string{"fragment", "bad", "no-run"}, word) && !strings.HasPrefix(word, "answer:") {
 					t.Errorf("%s: the fence says %q, which means nothing", where, word)
 				}
 			}
@@ -64,7 +65,15 @@ func TestDocs(t *testing.T) {
 			if slices.Contains(how, "no-run") {
 				continue
 			}
-			if out, code := flow(t, dir, "run", "doc.yaml", "--driver", driver); code != 0 {
+			out, code = flow(t, dir, "run", "doc.yaml", "--driver", driver)
+			for _, word := range how {
+				answer := strings.Split(word, ":")
+				if code != codeWaiting || len(answer) != 3 {
+					t.Errorf("%s: run: exit code %d before %s\n%s", where, code, word, out)
+				}
+				out, code = flow(t, dir, "approve", "latest", answer[1], "--choice", answer[2], "--resume")
+			}
+			if code != 0 {
 				t.Errorf("%s: run: exit code %d\n%s", where, code, out)
 			}
 			ran++

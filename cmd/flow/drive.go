@@ -41,6 +41,7 @@ type session struct {
 	// spent in earlier attempts.
 	restore, base string
 	spent         map[string]agent.Spending
+	wait          bool // for people, in this process
 }
 
 // drive runs the session to its end and prints it.
@@ -71,7 +72,7 @@ func (s *session) drive(ctx context.Context) error {
 		Reach: s.a.reach, Roots: s.a.roots,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
-	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening}
+	loop := &engine.Loop{Run: s.run, Journal: s.owner, Runner: host, Clock: clock{}, Observers: []engine.Observer{rep}, Opening: s.opening, Wait: s.wait}
 	if s.opening == nil {
 		// The first event was stored with the run's row; a resume's goes through the loop.
 		rep.Observe(engine.Event{Seq: 1, At: s.run.StartedAt, Body: s.shown(s.run.Start)})

@@ -129,7 +129,9 @@ func runCode(status engine.RunStatus, class engine.Class, cause string) int {
 		}
 		return codeInterrupted
 	case engine.RunWaiting:
-		return codeWaiting
+		if class == engine.ClassNone {
+			return codeWaiting
+		}
 	case engine.RunOutOfBudget:
 		return codeLimit
 	case engine.RunRateLimited:
