@@ -9,7 +9,7 @@ BUILD   := CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS
 TIME    ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build quickstart claude test race lint bench fuzz generate clean
+.PHONY: help tools build quickstart claude test testuser race lint bench fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ claude: ## install the Claude Code CLI that tests run, outside of the repository
 
 test: tools ## run all tests
 	$(GO) test -tags $(TAGS) -timeout $(TIME) ./...
+
+testuser: tools ## run all tests as nobody, called by root
+	GO=$(GO) scripts/test-as-user -tags $(TAGS) -timeout $(TIME) ./...
 
 race: tools ## run all tests under the race detector
 	$(GO) test -race -tags $(TAGS) -timeout $(TIME) ./...
