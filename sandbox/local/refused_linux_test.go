@@ -85,10 +85,7 @@ func TestRefusedTier(t *testing.T) {
 		t.Skip("only where namespaces are refused")
 	}
 	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Subject {
-		s := subject(t, Options{})
-		s.LooseModes, s.LossLeaves = true, true
-		s.Bomb = os.Geteuid() != 0 // the kernel does not count uid 0's processes
-		return s
+		return flatSubject(t, Options{})
 	})
 }
 

@@ -202,7 +202,7 @@ func testExitCodes(t *testing.T, p *place) {
 
 func testLookup(t *testing.T, p *place) {
 	p.must(`mkdir -p bin sub; printf '#!/bin/sh\necho first $1\n' > bin/tool; chmod +x bin/tool
-		printf 'echo script $1\n' > sub/plain; chmod +x sub/plain; echo x > bin/data; mkdir bin/dir
+		printf 'echo script $1\n' > sub/plain; chmod +x sub/plain; echo x > bin/data; mkdir bin/dir; mkdir -m 0 closed
 		printf '#!/no/such/interpreter\n' > sub/broken; chmod +x sub/broken
 		chmod 700 bin "$HOME/workspace"`)
 	ws := ""
@@ -227,6 +227,7 @@ func testLookup(t *testing.T, p *place) {
 		{[]string{"tool", "a"}, "PATH=:", sandbox.WorkspaceDir + "/bin", 0, "first a\n"},
 		{[]string{"sub/plain", "a"}, path, "", 0, "script a\n"},
 		{[]string{"no-such"}, path, "", 127, "no-such: command not found\n"},
+		{[]string{"no-such"}, "PATH=" + ws + "/closed:/usr/bin", "", 127, "no-such: command not found\n"},
 		{[]string{"./no-such"}, path, "", 127, "./no-such: no such file or directory\n"},
 		{[]string{"sub/broken"}, path, "", 127, "sub/broken: no such file or directory\n"},
 		{[]string{"data"}, path, "", 126, "data: permission denied\n"},

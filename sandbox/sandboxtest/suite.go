@@ -37,6 +37,8 @@ type Subject struct {
 	LooseModes bool
 	// LossLeaves is set when what a command started may outlive a sandbox that is lost.
 	LossLeaves bool
+	// Limits of the suite's sandboxes.
+	Limits sandbox.Limits
 	// Bomb is set when processes are bounded, so that a fork bomb may be let off.
 	Bomb bool
 }
@@ -107,7 +109,7 @@ const patience = 30 * time.Second
 
 func (p *place) create() {
 	p.Helper()
-	sb, err := p.subject.Driver.Create(p.ctx(), sandbox.Spec{ID: "conformance", Dir: p.TempDir()})
+	sb, err := p.subject.Driver.Create(p.ctx(), sandbox.Spec{ID: "conformance", Dir: p.TempDir(), Limits: p.subject.Limits})
 	if err != nil {
 		p.Fatalf("create: %v", err)
 	}

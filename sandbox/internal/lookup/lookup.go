@@ -53,9 +53,7 @@ func Path(program string, env []string, dir string) (string, error) {
 		}
 		info, err := os.Stat(file)
 		switch {
-		case errors.Is(err, fs.ErrPermission):
-			failure = fs.ErrPermission
-		case err != nil || info.IsDir():
+		case err != nil || info.IsDir(): // nor in a folder that may not be searched, as bash has it
 		case info.Mode()&0o111 == 0:
 			failure = fs.ErrPermission
 		default:
