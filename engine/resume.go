@@ -125,6 +125,10 @@ func resumable(plan *workflow.Plan, run *Run, opt ResumeOptions) error {
 	return nil
 }
 
+// ReasonGoesOn of a StepReset: a scope of a run that waited for a person goes on with
+// what it has.
+const ReasonGoesOn = "what is inside it waited for a person"
+
 type resumePlan struct {
 	plan *workflow.Plan
 	run  *Run
@@ -242,6 +246,8 @@ func (p *resumePlan) unfinished() {
 		case n.Settled:
 			p.lastRound(i)
 		case n.Status == StepSucceeded || n.Status == StepIsSkipped || n.Status == StepPending:
+		case n.Status == StepRunning && p.run.Status == RunWaiting:
+			p.reset(i, ReasonGoesOn)
 		case n.Status == StepRunning:
 			p.reset(i, "it was running when the run ended without a word")
 		case n.Status == StepRetrying:

@@ -25,6 +25,9 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 	case engine.RunResumed:
 		dst = append(dst, n.head("resumed, attempt "+strconv.Itoa(b.Attempt)))
 		for _, r := range b.Reset {
+			if r.Reason == engine.ReasonGoesOn {
+				continue // it does not run again
+			}
 			dst = append(dst, n.signed(g.again, toneWarn, r.Step, "runs again: "+clean(r.Reason)))
 		}
 		return dst

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,13 +24,16 @@ var templateFiles embed.FS
 type startingPoint struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
+	// ci are the flags with which a machine runs it, where nobody is asked.
+	ci string
 }
 
 // startingPoints are the templates, the first is the default.
 var startingPoints = []startingPoint{
-	{"agent", "an agent builds something small, a script tests it"},
-	{"ci", "checks of a repository, in order and side by side"},
-	{"batch", "the same work for each item of a list, a few at a time"},
+	{"agent", "an agent builds something small, a script tests it", ""},
+	{"ci", "checks of a repository, in order and side by side", ""},
+	{"batch", "the same work for each item of a list, a few at a time", ""},
+	{"review", "a draft that a person accepts, sends back or holds before it is published", " -i wait=false"},
 }
 
 func cmdInit(a *app) *cobra.Command {
@@ -67,11 +71,8 @@ func (a *app) listTemplates() error {
 }
 
 func (a *app) init(name string) error {
-	known := false
-	for _, t := range startingPoints {
-		known = known || t.Name == name
-	}
-	if !known {
+	i := slices.IndexFunc(startingPoints, func(t startingPoint) bool { return t.Name == name })
+	if i < 0 {
 		return &usageError{msg: fmt.Sprintf("there is no template %q", name), hint: "templates:\n" + templateList()}
 	}
 	var written []string
@@ -116,7 +117,7 @@ func (a *app) init(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := put(".github/workflows/flow.yml", bytes.ReplaceAll(ci, []byte("WORKFLOW"), []byte(file))); err != nil {
+	if err := put(".github/workflows/flow.yml", []byte(strings.NewReplacer("WORKFLOW", file, " FLAGS", startingPoints[i].ci).Replace(string(ci)))); err != nil {
 		return err
 	}
 	if added, err := ignoreState(); err != nil {

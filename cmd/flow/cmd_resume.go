@@ -26,6 +26,7 @@ type resumeFlags struct {
 	from, envFile, output string
 	accept, keepSource    bool
 	wait                  bool
+	cancel                bool // see flow cancel
 	grace                 time.Duration
 	reports               reportFlags
 }
@@ -143,7 +144,7 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	}
 	owner.SetKinds(kindsOf(plan))
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
-		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events), wait: f.wait}
+		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events), wait: f.wait, cancel: f.cancel}
 	return s.drive(ctx)
 }
 

@@ -177,6 +177,9 @@ func (a *app) testPlan(path string, c testCase) (*workflow.Plan, error) {
 	if err := a.printDiagnostics(err); err != nil {
 		return nil, err
 	}
+	if err := choicesFit(w, c.Stub); err != nil {
+		return nil, err
+	}
 	text, err := stubbed(w.Text, c.Stub)
 	if err != nil {
 		return nil, err

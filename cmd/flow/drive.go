@@ -42,6 +42,7 @@ type session struct {
 	restore, base string
 	spent         map[string]agent.Spending
 	wait          bool // for people, in this process
+	cancel        bool // the run is only taken up to be cancelled
 }
 
 // drive runs the session to its end and prints it.
@@ -76,6 +77,9 @@ func (s *session) drive(ctx context.Context) error {
 	if s.opening == nil {
 		// The first event was stored with the run's row; a resume's goes through the loop.
 		rep.Observe(engine.Event{Seq: 1, At: s.run.StartedAt, Body: s.shown(s.run.Start)})
+	}
+	if s.cancel {
+		loop.Interrupt("user")
 	}
 	stop := watchSignals(loop)
 	status, err := loop.Drive(ctx)

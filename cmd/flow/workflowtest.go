@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/workflow"
 )
 
@@ -37,6 +39,8 @@ type stub struct {
 	Stdout   string            `yaml:"stdout"`
 	Stderr   string            `yaml:"stderr"`
 	Files    map[string]string `yaml:"files"` // path in the workspace → content
+	// Choice is a person's answer to an approval; default: its first one.
+	Choice string `yaml:"choice"`
 }
 
 // expectation is what has to hold at the end; what is not named is not looked at.
@@ -130,7 +134,7 @@ func replaceSteps(n *yaml.Node, stubs map[string]stub, done map[string]bool) {
 				continue
 			}
 			if st, ok := stubs[id.Value]; ok {
-				replaceStep(s, st)
+				replaceStep(s, st.answering(mapValue(s, "approve")))
 				done[id.Value] = true
 				continue
 			}
@@ -150,6 +154,45 @@ func mapValue(n *yaml.Node, name string) *yaml.Node {
 
 // keptOfStub are the keys of a step that a stub leaves as they are.
 var keptOfStub = map[string]bool{"id": true, "name": true, "needs": true, "if": true, "continue_on_error": true, "outputs": true, "foreach": true, "max_parallel": true, "fail_fast": true}
+
+// choicesFit: a choice is an answer of the approval that it stands for.
+func choicesFit(w *workflow.Workflow, stubs map[string]stub) error {
+	var bad error
+	w.Walk(func(s *workflow.Step) {
+		choice := stubs[s.ID].Choice
+		switch {
+		case choice == "" || bad != nil:
+		case s.Approve == nil:
+			bad = &usageError{msg: fmt.Sprintf("stub.%s.choice: step %s is no approval", s.ID, s.ID)}
+		case choice != workflow.ChoiceReject && !contains(s.Approve.Choices, choice):
+			bad = &usageError{msg: fmt.Sprintf("stub.%s.choice: step %s has no choice %q", s.ID, s.ID, choice), hint: "its choices are " + strings.Join(s.Approve.Choices, ", ")}
+		}
+	})
+	return bad
+}
+
+// answering is the stub of an approval: what a person's answer leaves behind.
+func (s stub) answering(approve *yaml.Node) stub {
+	if approve == nil {
+		return s
+	}
+	choice := s.Choice
+	switch {
+	case choice == workflow.ChoiceReject:
+		s.Status = "failed"
+	case s.Status == "failed":
+		choice = workflow.ChoiceReject
+	case choice == "":
+		choice = workflow.ChoiceApprove
+		if c := mapValue(approve, "choices"); approve.Kind == yaml.MappingNode && c != nil && len(c.Content) > 0 {
+			choice = c.Content[0].Value
+		}
+	}
+	outputs := map[string]string{"choice": choice, "by": "test", "note": "", "at": "2026-01-01T00:00:00Z"}
+	maps.Copy(outputs, s.Outputs)
+	s.Outputs = outputs
+	return s
+}
 
 func replaceStep(n *yaml.Node, s stub) {
 	var kept []*yaml.Node
@@ -264,7 +307,7 @@ func (t *testFile) mistakes() error {
 			}
 		}
 		for _, id := range sortedKeys(c.Expect.Steps) {
-			if !contains(workflow.Statuses(), c.Expect.Steps[id]) {
+			if !contains(append(workflow.Statuses(), string(engine.StepWaiting)), c.Expect.Steps[id]) {
 				return &usageError{msg: fmt.Sprintf("test %q: expect.steps.%s: there is no status %q", c.Name, id, c.Expect.Steps[id]), hint: "statuses are " + strings.Join(workflow.Statuses(), ", ")}
 			}
 		}
