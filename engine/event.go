@@ -199,6 +199,8 @@ type RunFinished struct {
 	Cause  string    `json:"cause,omitempty"` // in words
 	// Outputs of a run that succeeded.
 	Outputs map[string]any `json:"outputs,omitempty"`
+	// Artifacts of the run itself.
+	Artifacts *Artifacts `json:"artifacts,omitempty"`
 }
 
 // Egress counts the decisions of one kind on one destination that a step wanted to

@@ -63,6 +63,8 @@ type Outcome struct {
 	Outputs    map[string]any `json:"outputs,omitempty"`
 	// Exports are what the step gives the environment of those that come after it.
 	Exports *Exports `json:"exports,omitempty"`
+	// Artifacts that the step names and that were collected at its end.
+	Artifacts *Artifacts `json:"artifacts,omitempty"`
 	// Summary is what it wrote for people, in Markdown.
 	Summary string  `json:"summary,omitempty"`
 	Command string  `json:"command,omitempty"` // script or prompt, redacted

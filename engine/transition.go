@@ -357,7 +357,7 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 
 // slim drops what only the execution record keeps.
 func slim(o Outcome) *Outcome {
-	o.Command, o.Summary, o.Stdout, o.Stderr = "", "", Excerpt{}, Excerpt{}
+	o.Command, o.Summary, o.Stdout, o.Stderr, o.Artifacts = "", "", Excerpt{}, Excerpt{}, nil
 	if o.Agent != nil && len(o.Agent.Denials) > 0 {
 		usage := *o.Agent
 		usage.Denials = nil

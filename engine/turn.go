@@ -131,7 +131,7 @@ func (l *Loop) event(a Action) Body {
 	case CancelRun:
 		return CancelRequested(a)
 	case FinishRun:
-		return l.finishRun(a)
+		return l.handOn(l.finishRun(a))
 	default:
 		return nil
 	}

@@ -120,7 +120,7 @@ func (l *Loop) compute(frame int, outputs []workflow.Output, self *workflow.Step
 }
 
 // finishRun computes the outputs of a run that succeeded.
-func (l *Loop) finishRun(a FinishRun) Body {
+func (l *Loop) finishRun(a FinishRun) RunFinished {
 	b := RunFinished{Status: a.Status, Class: a.Class, Cause: a.Cause}
 	outputs := l.Run.plan.Workflow.Outputs
 	if a.Status != RunSucceeded || len(outputs) == 0 || l.Run.Start.Options.Until != "" {

@@ -86,6 +86,8 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		}
 		what := "network: " + clean(destination(b)) + " " + clean(b.Verdict) + ": " + clean(b.Reason)
 		return append(dst, n.signed(g.cancelled, toneWarn, b.Step, what))
+	case engine.RunFinished:
+		return n.artifacts(dst, b.Artifacts)
 	case engine.CancelRequested:
 		return append(dst, n.paint(toneWarn, "flow: stopping ("+clean(b.Cause)+")"))
 	}
@@ -145,6 +147,9 @@ func (n *narrator) finished(dst []string, b engine.StepFinished) []string {
 	if o.ChangedCount > 0 {
 		what += sep + count(o.ChangedCount, "file") + " changed"
 	}
+	if a := o.Artifacts; a != nil && len(a.Files) > 0 {
+		what += sep + count(len(a.Files), "artifact")
+	}
 	if a := o.Agent; a != nil {
 		what += sep + count(a.Turns, "turn")
 		if m := money(a.CostUSD); m != "" {
@@ -166,6 +171,9 @@ func (n *narrator) finished(dst []string, b engine.StepFinished) []string {
 			}
 			dst = append(dst, "  "+n.paint(toneWarn, "denied:")+" "+clean(d.Tool)+": "+clean(d.Reason))
 		}
+	}
+	if o.Status == engine.StepSucceeded || o.Artifacts != nil && len(o.Artifacts.LeftOut) > 0 {
+		dst = n.artifacts(dst, o.Artifacts) // a step that failed may not have come so far
 	}
 	if o.CacheMiss != "" {
 		dst = append(dst, "  "+n.paint(toneDim, "cache miss: "+clean(o.CacheMiss)))
@@ -210,4 +218,18 @@ func elapsed(st *stepTally, now time.Time) time.Duration {
 		return max(now.Sub(st.started), 0)
 	}
 	return st.duration
+}
+
+// artifacts warns of globs that matched nothing and of files that were left.
+func (n *narrator) artifacts(dst []string, a *engine.Artifacts) []string {
+	if a == nil {
+		return dst
+	}
+	for _, glob := range a.Missing {
+		dst = append(dst, "  "+n.paint(toneWarn, "artifacts:")+" nothing matches "+clean(glob))
+	}
+	for _, left := range a.LeftOut {
+		dst = append(dst, "  "+n.paint(toneWarn, "artifacts:")+" left out: "+clean(left))
+	}
+	return dst
 }

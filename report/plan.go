@@ -22,6 +22,7 @@ type PlanView struct {
 	Apply       string     `json:"workspace_apply,omitempty"`
 	Timeout     Seconds    `json:"timeout_seconds,omitempty"`
 	MaxParallel int        `json:"max_parallel"`
+	Artifacts   []string   `json:"artifacts,omitempty"`
 	Steps       []PlanStep `json:"steps"`
 }
 
@@ -68,6 +69,8 @@ type PlanStep struct {
 	// Timeout is that of the answer.
 	Asks    string   `json:"asks,omitempty"`
 	Choices []string `json:"choices,omitempty"`
+	// Artifacts that it hands on.
+	Artifacts []string `json:"artifacts,omitempty"`
 }
 
 // PlanOf turns a plan into its view. Driver and network are the file's; a caller
@@ -76,7 +79,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 	w := p.Workflow
 	v := PlanView{Workflow: w.Name, Description: w.Description, Driver: or(w.Sandbox.Driver, "auto"),
 		Network: or(w.Sandbox.Network.String(), "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"),
-		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel}
+		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel, Artifacts: w.Artifacts}
 	waves := wavesOf(p)
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
@@ -85,7 +88,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 			Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
 			Network: or(st.Network.String(), "none"),
 			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
-		ps.Sandbox = sandboxWords(w, st)
+		ps.Sandbox, ps.Artifacts = sandboxWords(w, st), st.Artifacts
 		for _, k := range n.Needs {
 			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
 		}
@@ -224,6 +227,9 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 	if v.Timeout > 0 {
 		head("timeout", duration(time.Duration(v.Timeout))+" for the whole run")
 	}
+	if len(v.Artifacts) > 0 {
+		head("artifacts", strings.Join(v.Artifacts, ", "))
+	}
 	finally := false
 	for i := range v.Steps {
 		st := &v.Steps[i]
@@ -323,6 +329,9 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		add("secrets", strings.Join(st.Secrets, ", "))
 	} else {
 		add("secrets", "none")
+	}
+	if len(st.Artifacts) > 0 {
+		add("artifacts", strings.Join(st.Artifacts, ", "))
 	}
 	if st.Timeout > 0 {
 		add("timeout", duration(time.Duration(st.Timeout))+" per attempt")

@@ -35,6 +35,9 @@ func ShowRun(w io.Writer, v RunView, s Style) error {
 	if err := showEgress(&b, v.Egress, s); err != nil {
 		return err
 	}
+	if err := showArtifacts(&b, v, s); err != nil {
+		return err
+	}
 	showEnd(&b, v, s)
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write run %s: %w", v.ID, err)
@@ -225,4 +228,27 @@ func showEnd(b *bytes.Buffer, v RunView, s Style) {
 		// Never cut and never wrapped: it is there to be copied.
 		fmt.Fprintln(b, "continue with: "+s.paint(toneName, clean(v.Continue)))
 	}
+}
+
+// shownArtifacts is how many of them are listed.
+const shownArtifacts = 20
+
+func showArtifacts(b *bytes.Buffer, v RunView, s Style) error {
+	if len(v.Artifacts) == 0 {
+		return nil
+	}
+	t := &table{cols: []column{{head: "ARTIFACT", least: 20}, {head: "SIZE", right: true}, {head: "STEP", keep: 2, least: 8}}}
+	var sum int64
+	for i, a := range v.Artifacts {
+		sum += a.Size
+		if i < shownArtifacts {
+			t.rows = append(t.rows, []cell{{clean(a.Path), toneName}, {text: bytesText(a.Size)}, {clean(a.Step), toneDim}})
+		}
+	}
+	b.WriteByte('\n')
+	if err := t.write(b, s); err != nil {
+		return err
+	}
+	fmt.Fprintf(b, "%s, %s in all: flow export %s DIR --artifacts\n", count(len(v.Artifacts), "artifact"), bytesText(sum), clean(v.ID))
+	return nil
 }

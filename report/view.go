@@ -37,8 +37,9 @@ type RunView struct {
 	Owner   string       `json:"owner,omitempty"` // who runs it now, "" when nobody does
 	Steps   []StepRow    `json:"steps"`
 	// Egress are the destinations that steps wanted to reach, in the order of the first try.
-	Egress   []engine.Egress `json:"egress,omitempty"`
-	Continue string          `json:"continue,omitempty"` // the exact command that continues it
+	Egress    []engine.Egress `json:"egress,omitempty"`
+	Artifacts []ArtifactRow   `json:"artifacts,omitempty"`
+	Continue  string          `json:"continue,omitempty"` // the exact command that continues it
 }
 
 // StepRow is one step of a run.
@@ -74,6 +75,12 @@ type StepRow struct {
 	Records  []RecordView `json:"records,omitempty"` // every attempt, the first one first
 	// Approval is what a person is asked, nil for a step that does not wait for one.
 	Approval *ApprovalView `json:"approval,omitempty"`
+}
+
+// ArtifactRow is one file that a step, or the run itself (Step ""), handed on.
+type ArtifactRow struct {
+	Step string `json:"step,omitempty"`
+	engine.Artifact
 }
 
 // RecordView is one attempt of a step.

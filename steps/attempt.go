@@ -80,6 +80,7 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if out.Status == engine.StepSucceeded && hit == nil {
 		out = h.evalOutputs(sb, a, out, ref)
 	}
+	out = h.keepArtifacts(ctx, sb, a, out)
 	h.keepResult(ctx, a, out)
 	return out
 }

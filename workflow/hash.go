@@ -36,6 +36,8 @@ type hashForm struct {
 	Foreach  *foreachForm  `json:"foreach,omitempty"`
 	Repeat   *repeatForm   `json:"repeat,omitempty"`
 	Steps    []string      `json:"steps,omitempty"` // ids: what they do is in their own hashes
+
+	Artifacts []string `json:"artifacts,omitempty"`
 }
 
 // foreachForm leaves the list out: see hashItems.
@@ -92,6 +94,7 @@ func hashStep(w *Workflow, s *Step) string {
 			}
 		}
 	}
+	f.Artifacts = s.Artifacts
 	if s.Cache != nil {
 		f.Cache = append([]string{"cache"}, s.Cache.sources()...)
 	}

@@ -145,6 +145,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "on_failure", Type: typeSteps, Of: inStep, Doc: "Steps that run, one after the other, when the run failed; before `finally`.", Example: "[{id: tell, run: echo failed}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
 		{In: inWorkflow, Name: "outputs", Type: typeOutputs, Doc: "Results of the run, computed when it succeeded.", Example: "{version: \"${{ steps.build.outputs.version }}\"}"},
+		{In: inWorkflow, Name: "artifacts", Type: typeStrings, Doc: "Files of the workspace that are kept with the run at its end, however it ended: globs, folders, `!glob` for what is left out. `flow export RUN DIR --artifacts` brings them out.", Example: "[bin/*, report.xml]"},
 
 		{In: inWorkflow, Name: "lint", Type: typeObject, Of: inLint, Doc: "Switches static checks off, each with a reason; see docs/rules.md.", Example: "{off: [{rule: unused-input, why: called by an older script}]}"},
 
@@ -222,6 +223,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
 
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
+		{In: inStep, Name: "artifacts", Type: typeStrings, Doc: "Files of the workspace that are kept with the run when the step has ended, also when it failed.", Example: "[coverage/, \"!coverage/tmp/\"]"},
 		{In: inStep, Name: "on_conflict", Type: typeEnum, Enum: []string{"fail", "ours", "theirs"}, Default: "fail", Doc: "When a step that ran at the same time changed the same path differently and ended first: `fail` the step, take `ours` (what is there already) or `theirs` (what this step made).", Example: "theirs"},
 		{In: inStep, Name: "sandbox", Type: typeSandbox, Doc: "Another sandbox than the run's: `fresh` is one of its own, which starts with the workspace as it is and nothing else (an empty home, an empty /tmp) and is closed at the step's end; a name is one of `sandboxes`. What the step changes in the workspace is merged back.", Example: "fresh"},
 		{In: inStep, Name: "cwd", Type: typeTemplate, Doc: "The folder to start in, relative to the workspace and in it. A group's is that of its steps.", Example: "server"},
@@ -291,10 +293,10 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "artifacts", "notify"}},
+		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "notify"}},
 		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
-		{inStep, []string{"workflow", "with", "background", "ready", "artifacts"}},
+		{inStep, []string{"workflow", "with", "background", "ready"}},
 		{inRetry, []string{"workspace"}},
 		{inBudget, []string{"turns"}},
 	} {

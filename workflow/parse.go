@@ -274,6 +274,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			onFailure = v
 		case "outputs":
 			outputs = v
+		case "artifacts":
+			p.w.Artifacts = p.artifacts(v)
 		case "finally":
 			finally = v
 		default:

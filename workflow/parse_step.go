@@ -129,6 +129,8 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			s.Sandbox = p.sandboxName(v)
 		case "cache":
 			x.cache = v
+		case "artifacts":
+			s.Artifacts = p.artifacts(v)
 		case "network":
 			s.Network = p.network(ctxStep, k, v)
 		case "on_conflict":
@@ -287,7 +289,7 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 
 // Keys of a step that say nothing of a group, or of an approval: it runs nothing.
 var (
-	groupIgnores   = []string{"retry", "shell", "secrets", "access", "cache", "network", "sandbox", "on_conflict", "allow_dangerous", "warn_after"}
+	groupIgnores   = []string{"retry", "shell", "secrets", "access", "cache", "artifacts", "network", "sandbox", "on_conflict", "allow_dangerous", "warn_after"}
 	approveIgnores = append([]string{"env", "cwd"}, groupIgnores...)
 )
 

@@ -36,6 +36,8 @@ type Workflow struct {
 	Finally   []*Step
 	// Outputs of the run, computed when it succeeded.
 	Outputs []Output
+	// Artifacts are globs of the workspace's files that are kept at the run's end.
+	Artifacts []string
 	// Warnings that validation found, sorted by position.
 	Warnings []Diagnostic
 }
@@ -152,6 +154,8 @@ type Step struct {
 	Cache           *Cache // nil: it always runs
 	// Sandbox is "" for the run's, Fresh, or the name of another one.
 	Sandbox string
+	// Artifacts are globs of the workspace's files that are kept at the step's end.
+	Artifacts []string
 	// OnConflict is fail ("" too), ours or theirs.
 	OnConflict string
 	// AllowDangerous is the reason why a destructive command may stand in the script.

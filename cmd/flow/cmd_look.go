@@ -154,6 +154,7 @@ func (a *app) show(ctx context.Context, word string) error {
 	if err != nil {
 		return err
 	}
+	v.Artifacts = artifactRows(v.Steps, events)
 	uses := map[string]string{}
 	for _, e := range events {
 		if b, ok := e.Body.(engine.SandboxCreated); ok {
@@ -173,4 +174,26 @@ func (a *app) show(ctx context.Context, word string) error {
 		return report.WriteJSON(a.out, v)
 	}
 	return report.ShowRun(a.out, v, a.style())
+}
+
+// artifactRows are a run's artifacts in the order of its steps, its own at the end.
+func artifactRows(steps []report.StepRow, events []engine.Event) []report.ArtifactRow {
+	var out []report.ArtifactRow
+	all := engine.Collected(events)
+	for _, id := range append(stepIDs(steps), "") {
+		if a := all[id]; a != nil {
+			for _, f := range a.Files {
+				out = append(out, report.ArtifactRow{Step: id, Artifact: f})
+			}
+		}
+	}
+	return out
+}
+
+func stepIDs(steps []report.StepRow) []string {
+	out := make([]string, len(steps))
+	for i := range steps {
+		out[i] = steps[i].ID
+	}
+	return out
 }
