@@ -84,7 +84,7 @@ func newFlatServer() (*server, error) {
 	if f.rules, err = f.makeRules(); err != nil {
 		return nil, step(err, "make the rules of commands")
 	}
-	return newServer(&server{flat: f, oom: adj})
+	return newServer(&server{flat: f, oom: adj, score: scoreFor(&c.Limits)})
 }
 
 // limitFlat sets the limits that commands inherit. The kernel counts the processes

@@ -59,7 +59,7 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
 	}
 	s.mu.Lock()
-	s.setOOM(oomScore)
+	s.setOOM(s.score)
 	pid, err := s.narrow(func() (int, error) { return s.fork(r, files) })
 	s.setOOM("0")
 	if err == nil {

@@ -78,7 +78,7 @@ func setUp() error {
 	if err := dropPrivileges(c.Root); err != nil {
 		return err
 	}
-	return execStage2(exe, c.Root)
+	return execStage2(exe, c)
 }
 
 func receiveConfig() (*config, []int, error) {
@@ -204,13 +204,13 @@ func setLimit(what int, most uint64) error {
 
 // execStage2 replaces this process, from the same thread, whose privileges every
 // thread of stage 2 then has.
-func execStage2(exe int, root bool) error {
+func execStage2(exe int, c *config) error {
 	for _, fd := range [...]int{controlFD, exe} {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return step(err, "keep descriptor %d", fd)
 		}
 	}
-	argv := []string{"flow-sandbox", argStage2, strconv.Itoa(exe), strconv.FormatBool(root)}
+	argv := []string{"flow-sandbox", argStage2, strconv.Itoa(exe), strconv.FormatBool(c.Root), scoreFor(&c.Limits)}
 	return step(unix.Exec("/proc/self/fd/"+strconv.Itoa(exe), argv, initEnv()), "execute stage 2")
 }
 

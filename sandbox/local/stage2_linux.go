@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/landlock"
 )
 
@@ -23,6 +24,7 @@ type server struct {
 	flat  *flat  // the tier landlock; nil: namespaces
 	null  int    // /dev/null
 	oom   int    // our oom_score_adj, -1 where it cannot be written
+	score string // of commands, see oomScore
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 	kept  [len(keptDirs)]dirState
@@ -66,7 +68,7 @@ func stage2(args []string) int {
 }
 
 func serveNamespaces(args []string) error {
-	if len(args) != 2 {
+	if len(args) != 3 {
 		return errors.New("this is a sandbox's init; flow starts it, people do not")
 	}
 	adj := openOOM() // while this file is ours
@@ -85,7 +87,7 @@ func serveNamespaces(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := newServer(&server{root: root, pids: pids, oom: adj})
+	s, err := newServer(&server{root: root, pids: pids, oom: adj, score: args[2]})
 	if err != nil {
 		return err
 	}
@@ -127,8 +129,21 @@ func (s *server) serve() error {
 }
 
 // oomScore is added to the commands' score when the kernel chooses what to end for
-// lack of memory: a command rather than init, or flow, or what else runs here.
-const oomScore = "300"
+// lack of memory: a command rather than init, or flow, or what else runs here. The
+// kernel adds that many thousandths of the memory there is. Within a memory limit that
+// is little (a third of 64 MiB is less than an init may have), so that a command has
+// the whole limit added, and comes before init whatever their sizes are.
+const (
+	oomScore      = "300"
+	oomScoreBound = "1000" // with a memory limit
+)
+
+func scoreFor(l *sandbox.Limits) string {
+	if l.Memory > 0 {
+		return oomScoreBound
+	}
+	return oomScore
+}
 
 func openOOM() int {
 	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
