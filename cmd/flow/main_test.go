@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if job := os.Getenv(tracer.Env); job != "" {
 		os.Exit(tracer.Main(job, os.Stderr))
 	}
-	testscript.Main(m, map[string]func(){"flow": mainInWorld, "refuse-namespaces": refuseNamespaces})
+	testscript.Main(m, map[string]func(){"flow": mainInWorld, "refuse-namespaces": refuseNamespaces, "as": as})
 }
 
 // TestScripts runs what a user would type. Run with -update to rewrite expected output.

@@ -137,7 +137,7 @@ func (s *Sandbox) awaitReady() error {
 		case err != nil || n == 0:
 			return step(errors.Join(errors.New("it ended while it was set up"), s.lastWords()), opReady)
 		case buf[0] == msgReady:
-			return nil
+			return step(s.holdInit(buf[1:n]), opReady)
 		case buf[0] == msgCaught:
 			if err := s.receiveCaught(oob[:oobn]); err != nil {
 				return step(err, "receive the caught sockets")

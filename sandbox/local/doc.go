@@ -33,7 +33,8 @@
 //     closed, whichever comes first, and everything inside with it.
 //
 // Where the machine refuses user namespaces (and Landlock has version 3, Linux 6.2)
-// the tier is landlock: one stage of init, a subreaper; each command in a landlock
+// the tier is landlock: a guard and, below it, one stage of init, both subreapers, so
+// that whichever is killed the other one ends what commands left; each command in a landlock
 // domain and under two seccomp filters. Then HomeDir does not exist (BaseEnv's HOME is
 // the real directory, Cmd.Dir is translated, as with driver host), /tmp is closed
 // (TMPDIR is Spec.Dir/tmp), processes and users are the host's, and Rights.ReadOnly does
@@ -58,6 +59,7 @@ const (
 	argStage1 = "__flow-sandbox-init"
 	argStage2 = "__flow-sandbox-serve"
 	argFlat   = "__flow-sandbox-flat"
+	argServe  = "__flow-sandbox-flat-serve"
 )
 
 // Ids and limits of every sandbox.

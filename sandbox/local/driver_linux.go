@@ -283,7 +283,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 		return nil, createError(spec.ID, err)
 	}
 	sb := &Sandbox{
-		id: spec.ID, ids: c.ids, home: filepath.Join(spec.Dir, "home"), reason: c.reason,
+		id: spec.ID, ids: c.ids, holds: -1, home: filepath.Join(spec.Dir, "home"), reason: c.reason,
 		limits: spec.Limits,
 		calls:  map[uint64]chan *execResult{}, listens: map[uint64]chan listened{}, done: make(chan struct{}),
 		env: d.env(),

@@ -22,6 +22,7 @@ type flat struct {
 	home    string
 	tmp     string
 	network bool
+	pids    uint64   // of the user, with those of commands and without init's
 	scoped  bool     // domains bound signals too
 	ports   []uint16 // of the loopback, where the host listens for commands
 	// rules of every command: what the host shows, the home and tmp.
@@ -70,26 +71,23 @@ func newFlatServer() (*server, error) {
 		return nil, err
 	}
 	unix.Umask(0o022)
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return nil, step(err, "set undumpable")
-	}
 	// Orphans become our children, so that all that a command leaves is below us.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, step(err, "become the subreaper")
+	if err := standAbove(); err != nil {
+		return nil, err
 	}
 	f := &flat{self: os.Getpid(), home: c.Home, tmp: c.Tmp, network: c.Network, scoped: landlock.ABI() >= landlock.ABIScope}
-	if err := limitFlat(&c.Limits); err != nil {
+	if err := f.limit(&c.Limits); err != nil {
 		return nil, err
 	}
 	if f.rules, err = f.makeRules(); err != nil {
 		return nil, step(err, "make the rules of commands")
 	}
-	return newServer(&server{flat: f, oom: adj, score: scoreFor(&c.Limits)})
+	return newServer(&server{pids: f.pids, flat: f, oom: adj, score: scoreFor(&c.Limits)})
 }
 
-// limitFlat sets the limits that commands inherit. The kernel counts the processes
+// limit sets the limits that commands inherit. The kernel counts the processes
 // of the user on the whole machine, so those that there are come on top.
-func limitFlat(l *sandbox.Limits) error {
+func (f *flat) limit(l *sandbox.Limits) error {
 	tasks, err := tasksOf(os.Getuid())
 	if err != nil {
 		return step(err, "count the user's processes")
@@ -98,7 +96,8 @@ func limitFlat(l *sandbox.Limits) error {
 	if l.Pids > 0 {
 		most = uint64(l.Pids)
 	}
-	return limitAll(l, tasks+most)
+	f.pids = tasks + most
+	return limitAll(l, f.pids+initTasks)
 }
 
 // tasksOf counts the threads of a user.
@@ -292,26 +291,4 @@ func (f *flat) real(dir string) string {
 		return filepath.Join(f.home, filepath.FromSlash(below))
 	}
 	return clean
-}
-
-// endEverything ends all commands when the host is gone: in this tier they do not
-// end with us.
-func (s *server) endEverything() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		pids := descendants(s.flat.self)
-		for pid := range pids {
-			s.signalBelow(pid, unix.SIGKILL)
-		}
-		// The reaper takes them; both may.
-		for {
-			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		if len(pids) == 0 {
-			return
-		}
-	}
 }

@@ -2,14 +2,18 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/landlock"
@@ -211,6 +215,94 @@ func TestFlatKilledHost(t *testing.T) {
 	for withArgument(t, mark) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d processes outlived flow", withArgument(t, mark))
+		}
+	}
+}
+
+// TestFlatLostInit: when init itself is killed, its guard ends what commands left. (The
+// conformance suite kills the guard.)
+func TestFlatLostInit(t *testing.T) {
+	t.Parallel()
+	sb := newFlat(t, sandbox.Spec{}).(*Sandbox)
+	mark := fmt.Sprintf("flowlost-%d", os.Getpid())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := sb.Exec(context.Background(), sandbox.Cmd{Argv: []string{"sh", "-c", `
+			(setsid sh -c 'trap "" TERM HUP; i=0; while [ $i -lt 3000 ]; do sleep 0.01; i=$((i+1)); done' "$1" &) ; echo ready; sleep 60`, "sh", mark}, Env: sb.BaseEnv(), Stdout: w})
+		w.Close()
+		failed <- err
+	}()
+	if _, err := r.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	if n := withArgument(t, mark); n < 1 {
+		t.Fatalf("%d processes run", n)
+	}
+	send(sb.holds, unix.SIGKILL)
+	if err := <-failed; err == nil {
+		t.Error("no error")
+	}
+	<-sb.Done()
+	if n := withArgument(t, mark); n > 0 {
+		t.Errorf("%d processes outlived init", n)
+	}
+}
+
+// TestFlatBombBesideOthers: a step that takes all processes does not take init's, so
+// that others start and end, and so does the step. In all tiers, but not for uid 0 in
+// this one, whose processes only a control group counts, and that counts init's too.
+func TestFlatBombBesideOthers(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{{}, {onlyLandlock: true}} {
+		d := newDriver(t, o)
+		caps, err := d.Probe(context.Background())
+		if err != nil || !slices.Contains(caps.Limits, "pids") || o.onlyLandlock && os.Geteuid() == 0 {
+			t.Logf("tier %s: processes cannot be limited here: %v", caps.Tier, err)
+			continue
+		}
+		sb := newSandboxWith(t, o, sandbox.Spec{Limits: sandbox.Limits{Pids: 40}})
+		needPython(t, sb)
+		ctx, cancel := context.WithCancel(context.Background())
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := sb.Exec(ctx, sandbox.Cmd{Argv: []string{"python3", "-c", `
+import os, time
+end = time.time() + 20
+while time.time() < end:
+    try:
+        if os.fork() == 0: os.setsid(); time.sleep(30)
+    except OSError: os.write(1, b"full"); time.sleep(0.01)`}, Env: sb.BaseEnv(), Stdout: w})
+			w.Close()
+			done <- err
+		}()
+		if _, err := r.Read(make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			// It may find no room for itself; init must answer.
+			_, err := sb.Exec(context.Background(), sandbox.Cmd{Argv: []string{"true"}, Env: sb.BaseEnv()})
+			var e *sandbox.Error
+			if err != nil && (!errors.As(err, &e) || strings.Contains(err.Error(), "lost")) {
+				t.Errorf("tier %s: %v", caps.Tier, err)
+				break
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("tier %s: the bomb: %v", caps.Tier, err)
+		}
+		r.Close()
+		if out, res := run(t, sb, "echo fine"); out != "fine\n" || res.ExitCode != 0 {
+			t.Errorf("tier %s: afterwards: %+v %s", caps.Tier, res, out)
 		}
 	}
 }

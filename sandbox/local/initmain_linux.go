@@ -24,6 +24,9 @@ func InitMain(args []string) (handled bool) {
 		runtime.LockOSThread()
 		os.Exit(stage1())
 	case argFlat:
+		runtime.LockOSThread()
+		os.Exit(guardFlat())
+	case argServe:
 		// The first thread stays out of every domain: it stands for this process where
 		// somebody wants to signal it.
 		runtime.LockOSThread()

@@ -20,7 +20,7 @@ import (
 func (s *Sandbox) join(spec sandbox.Spec) error {
 	l := cgroup.Limits{Memory: spec.Limits.Memory, CPUs: spec.Limits.CPUs}
 	if spec.Limits.Pids > 0 && s.flat() && os.Getuid() == 0 {
-		l.Pids = spec.Limits.Pids // elsewhere RLIMIT_NPROC does it
+		l.Pids = spec.Limits.Pids + initTasks // elsewhere RLIMIT_NPROC does it
 	}
 	if l == (cgroup.Limits{}) {
 		return nil
@@ -132,7 +132,7 @@ func scratchFull() bool {
 func (s *Sandbox) Stats(ctx context.Context, disk bool) (sandbox.Stats, error) {
 	var st sandbox.Stats
 	page := int64(os.Getpagesize())
-	for pid := range descendants(s.pid) {
+	for pid := range descendants(s.top()) {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
 		if err != nil {
 			continue // it has ended
@@ -162,6 +162,10 @@ func (s *Sandbox) Stats(ctx context.Context, disk bool) (sandbox.Stats, error) {
 
 var _ sandbox.Meter = (*Sandbox)(nil)
 
+// entryCost is what a file takes beside its blocks, in bytes: an inode, its names, and
+// its rows in checkpoints. So a limit of space bounds the number of empty files too.
+const entryCost = 1 << 10
+
 // diskOf is the space that a tree takes. What changes meanwhile is counted or not.
 func diskOf(ctx context.Context, root string) (total int64, err error) {
 	seen := map[uint64]bool{} // of files with several names
@@ -178,7 +182,7 @@ func diskOf(ctx context.Context, root string) (total int64, err error) {
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && (st.Nlink == 1 || d.IsDir() || !seen[st.Ino]) {
 			seen[st.Ino] = st.Nlink > 1
-			total += st.Blocks * 512
+			total += st.Blocks*512 + entryCost
 		}
 		return nil
 	})

@@ -42,7 +42,9 @@ type Sandbox struct {
 
 	conn   *net.UnixConn
 	stderr *os.File      // init's standard error, read once it has ended
-	pid    int           // of init
+	pid    int           // of init, in the tier landlock of its guard
+	below  int           // in the tier landlock the guard's child, init; guarded by mu
+	holds  int           // a pidfd of it, -1 for none; guarded by mu
 	done   chan struct{} // closed by wait when init has ended and words is set
 
 	mu      sync.Mutex
@@ -264,7 +266,14 @@ func (s *Sandbox) wait() {
 	s.mu.Lock() // nobody signals a number that is not ours
 	_, err := unix.Wait4(s.pid, &ws, 0, nil)
 	s.reaped = true
+	holds := s.holds
 	s.mu.Unlock()
+	if holds >= 0 {
+		// Only the guard was killed: without a socket init ends what is left.
+		s.conn.Close()
+		awaitEnd(holds, flatKillTime)
+		unix.Close(holds)
+	}
 	how := fmt.Sprintf("exit status %d", ws.ExitStatus())
 	switch {
 	case err != nil:
@@ -303,13 +312,28 @@ func (s *Sandbox) kill() {
 	s.killNow()
 }
 
+// awaitEnd waits until the process of a pidfd has ended, at most that long.
+func awaitEnd(pidfd int, most time.Duration) {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		if _, err := unix.Poll(fds, int(time.Until(end).Milliseconds())+1); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
 // flatKillTime is what init of the tier landlock has to end its commands.
 const flatKillTime = closeTimeout - 2*time.Second
 
 func (s *Sandbox) killNow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.reaped {
+	switch {
+	case s.reaped:
+	case s.holds >= 0:
+		// The guard then ends the commands, and itself.
+		send(s.holds, unix.SIGKILL)
+	default:
 		_ = unix.Kill(s.pid, unix.SIGKILL) // the only error is that it has ended
 	}
 }

@@ -20,7 +20,7 @@ import (
 // forks (see thread), the reaper, and one for each exec that is being killed.
 type server struct {
 	root  bool
-	pids  uint64 // of commands that have our uid in a namespace, 0: they do not
+	pids  uint64 // of commands that have our uid, 0: they do not
 	flat  *flat  // the tier landlock; nil: namespaces
 	null  int    // /dev/null
 	oom   int    // our oom_score_adj, -1 where it cannot be written
@@ -121,7 +121,7 @@ func (s *server) serve() error {
 		}
 	}()
 	go s.reap()
-	if _, err := unix.Write(controlFD, []byte{msgReady}); err != nil {
+	if _, err := unix.Write(controlFD, strconv.AppendInt([]byte{msgReady}, int64(os.Getpid()), 10)); err != nil {
 		return step(err, "say ready")
 	}
 	<-handled // beside the way of "ready" to the host and back

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -206,6 +207,35 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	}
 	_, _, err = s.conn.WriteMsgUnix(append([]byte{msgConfig}, b...), unix.UnixRights(fds...), nil)
 	return step(err, "send the configuration")
+}
+
+// holdInit notes which process init is, where it is not our child.
+func (s *Sandbox) holdInit(pid []byte) error {
+	if !s.flat() {
+		return nil
+	}
+	below, err := strconv.Atoi(string(pid))
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(below, 0)
+	if err != nil {
+		return err // it has ended already
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.below, s.holds = below, fd
+	return nil
+}
+
+// top is the process below which the commands are.
+func (s *Sandbox) top() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.below > 0 {
+		return s.below
+	}
+	return s.pid
 }
 
 // configureFlat is configure in the tier landlock, where commands see the host's paths.

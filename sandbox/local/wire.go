@@ -18,7 +18,7 @@ const (
 	msgListen  = 'l' // host → init: listenRequest
 	msgClean   = 'q' // host → init: killRequest; answered by an execResult whose Code is 0 for clean
 	msgCaught  = 'p' // stage 1 → host, with the descriptors of Spec.Catch: names, then the ports
-	msgReady   = 'R' // init → host
+	msgReady   = 'R' // init → host, with its pid
 	msgFailed  = 'E' // stage 1 → host: JSON of failure
 	msgResult  = 'r' // init → host: execResult
 	msgSocket  = 's' // init → host: listenResult, with a descriptor if it succeeded

@@ -3,13 +3,11 @@ package sandboxtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"flowrun.dev/flow/checkpoint"
@@ -201,28 +199,10 @@ func testLoss(t *testing.T, p *place) {
 	}
 	p.wantClass(s.err, sandbox.ClassInfrastructure)
 	<-p.Done()
-	if !p.subject.LossLeaves {
-		p.gone(mark)
-	} else {
-		endSurvivors(t, mark)
-	}
+	p.gone(mark)
 	_, err := p.Exec(p.ctx(), sandbox.Cmd{Argv: []string{"true"}, Env: p.BaseEnv()})
 	p.wantClass(err, sandbox.ClassInfrastructure)
 	if err := p.Close(context.Background()); err != nil {
 		t.Error(err)
-	}
-}
-
-// endSurvivors ends what a lost sandbox of such a driver leaves, so that the test does not.
-func endSurvivors(t *testing.T, mark string) {
-	t.Helper()
-	for len(survivors(mark)) > 0 {
-		for _, line := range survivors(mark) {
-			var pid int
-			if _, err := fmt.Sscanf(line, "%d:", &pid); err != nil {
-				t.Fatal(err)
-			}
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
-		}
 	}
 }

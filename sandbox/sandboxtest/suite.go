@@ -35,8 +35,6 @@ type Subject struct {
 	Lose func(t *testing.T, sb sandbox.Sandbox)
 	// LooseModes is set when Rights.ReadOnly does not keep modes and times.
 	LooseModes bool
-	// LossLeaves is set when what a command started may outlive a sandbox that is lost.
-	LossLeaves bool
 	// Limits of the suite's sandboxes.
 	Limits sandbox.Limits
 	// Bomb is set when processes are bounded, so that a fork bomb may be let off.
