@@ -306,3 +306,29 @@ func cmdUnreached(ts *testscript.TestScript, _ bool, _ []string) {
 	default:
 	}
 }
+
+// TestAbuseTable: docs/security.md has a row for each script and a column for each mode.
+func TestAbuseTable(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob("testdata/abuse/*.txtar")
+	if err != nil || len(scripts) != 15 {
+		t.Fatalf("%d scripts, %v", len(scripts), err)
+	}
+	for _, s := range scripts {
+		name := strings.TrimSuffix(filepath.Base(s), ".txtar")
+		if !strings.Contains(string(docs), "\n| "+name+": ") {
+			t.Errorf("docs/security.md has no row for %s", name)
+		}
+	}
+	head := "\n| abuse |"
+	for _, m := range abuseModes() {
+		head += " " + m.name + " |"
+	}
+	if !strings.Contains(string(docs), head) {
+		t.Errorf("docs/security.md has no table with the head %q", head)
+	}
+}
