@@ -6,7 +6,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +24,7 @@ type flat struct {
 	home    string
 	tmp     string
 	network bool
-	pids    uint64   // of the user, with those of commands and without init's
+	pids    uint64   // of the user on this machine, those of commands with them; 0: no bound
 	scoped  bool     // domains bound signals too
 	ports   []uint16 // of the loopback, where the host listens for commands
 	// rules of every command: what the host shows, the home and tmp.
@@ -82,7 +84,7 @@ func newFlatServer() (*server, error) {
 	if f.rules, err = f.makeRules(); err != nil {
 		return nil, step(err, "make the rules of commands")
 	}
-	return newServer(&server{pids: f.pids, flat: f, oom: adj, score: scoreFor(&c.Limits)})
+	return newServer(&server{flat: f, oom: adj, score: scoreFor(&c.Limits)})
 }
 
 // limit sets the limits that commands inherit. The kernel counts the processes
@@ -96,8 +98,50 @@ func (f *flat) limit(l *sandbox.Limits) error {
 	if l.Pids > 0 {
 		most = uint64(l.Pids)
 	}
-	f.pids = tasks + most
-	return limitAll(l, f.pids+initTasks)
+	if f.pids = tasks + most; os.Getuid() == 0 {
+		f.pids = 0 // not counted
+	}
+	return limitAll(l, 0)
+}
+
+// narrow gives what is forked before widen is called the bound of processes. Init itself
+// keeps the host's: the kernel counts all of the user's processes, those of other
+// sandboxes too, and a Go program that cannot make a thread ends. That leaves commands a
+// higher hard limit, so that their filter keeps them from changing this one.
+func (f *flat) narrow() (widen func()) {
+	var own unix.Rlimit
+	if f.pids == 0 || unix.Getrlimit(unix.RLIMIT_NPROC, &own) != nil {
+		return func() {}
+	}
+	haveThreads()
+	low := unix.Rlimit{Cur: min(f.pids, own.Max), Max: own.Max}
+	if unix.Setrlimit(unix.RLIMIT_NPROC, &low) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.Setrlimit(unix.RLIMIT_NPROC, &own) } // it was ours before
+}
+
+// spareThreads are more than the runtime wants to run at a time (GOMAXPROCS of initEnv).
+const spareThreads = 4
+
+// haveThreads sees to it that the runtime has threads to spare, and so makes none while
+// the bound is narrow: goroutines that are locked to their threads at the same time have
+// one each, and leave it behind, idle.
+func haveThreads() {
+	var all, out sync.WaitGroup
+	release := make(chan struct{})
+	for range spareThreads {
+		all.Add(1)
+		out.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			all.Done()
+			<-release
+		})
+	}
+	all.Wait()
+	close(release)
+	out.Wait()
 }
 
 // tasksOf counts the threads of a user.

@@ -37,7 +37,7 @@ func TestFlatHostIsHidden(t *testing.T) {
 		`: > /proc/sys/kernel/core_pattern`, `: > /proc/sysrq-trigger`, `cat /proc/$PPID/environ`, `cat /proc/$PPID/cmdline`, `cat /proc/1/cmdline`, `ls /proc`, `ls /dev`, `cat /proc/kcore`, `cat /dev/kmsg`,
 		`cat /proc/self/mounts`, `dd if=/dev/vda count=1`, `unshare -Ur true`, `unshare -n true`, `mount -t tmpfs x "$TMPDIR"`, `chroot / true`, `nsenter -t 1 -m true`, `mknod null c 1 3`,
 		`chmod 4755 "$1"`, `cp /bin/sh s && chmod u+s s`, `cp /bin/sh s && chmod g+s s`, `chown 1 .`, `chgrp 1 .`, `kill -0 1`, `kill -0 "$PPID"`, `kill -CONT "$PPID"`,
-		`exec 3</dev/tty`, `exec 3<>/dev/ptmx`, `ls /run`, `ls /sys`, `cat /sys/class/dmi/id/product_name`, `renice -n 5 1`, `setpriv --reuid 0 --clear-groups true`,
+		`ulimit -Su 100000`, `ulimit -Hu 5`, `prlimit --nproc=100000:100000 true`, `exec 3</dev/tty`, `exec 3<>/dev/ptmx`, `ls /run`, `ls /sys`, `cat /sys/class/dmi/id/product_name`, `renice -n 5 1`, `setpriv --reuid 0 --clear-groups true`,
 	} {
 		tool := strings.Fields(script)[0]
 		if _, res := run(t, sb, `command -v "$1"`, tool); res.ExitCode != 0 && tool != ":" && !strings.HasPrefix(tool, `"`) {

@@ -183,6 +183,10 @@ func flatFilter(network, tcp, scoped bool, thread uint32) []unix.SockFilter {
 	}
 	f = append(f, jump(unix.BPF_JEQ, unix.SYS_FCNTL, 0, 5), load(dataArg1), jump(unix.BPF_JEQ, setSignal[0], 1, 0),
 		jump(unix.BPF_JEQ, setSignal[1], 0, 1), fail(unix.EPERM), allow)
+	// The bound of processes, see flat.narrow.
+	f = append(f, jump(unix.BPF_JEQ, unix.SYS_SETRLIMIT, 0, 4), load(dataArg0), jump(unix.BPF_JEQ, unix.RLIMIT_NPROC, 0, 1), fail(unix.EPERM), allow,
+		jump(unix.BPF_JEQ, unix.SYS_PRLIMIT64, 0, 8), load(dataArg1), jump(unix.BPF_JEQ, unix.RLIMIT_NPROC, 0, 5), load(dataArg2), jump(unix.BPF_JEQ, 0, 0, 2),
+		load(dataArg2+4), jump(unix.BPF_JEQ, 0, 1, 0), fail(unix.EPERM), allow)
 	if tcp {
 		deny(unix.SYS_LISTEN, unix.EACCES) // a port that nobody named would be open to everybody
 		for _, c := range fastOpen {

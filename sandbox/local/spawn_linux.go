@@ -20,7 +20,7 @@ const tagLink = "/proc/thread-self/ns/uts"
 func (s *server) exec(r *execRequest, fds []int) {
 	t := s.spare
 	started := false
-	t.do(func() { started = s.execOn(t, r, fds) })
+	t.doBeside(func() { started = s.execOn(t, r, fds) }, s.aside)
 	if !started {
 		t.end()
 	}
@@ -60,7 +60,7 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 	}
 	s.mu.Lock()
 	s.setOOM(s.score)
-	pid, err := s.narrow(func() (int, error) { return s.fork(r, files) })
+	pid, err := s.forkNarrow(r, files)
 	s.setOOM("0")
 	if err == nil {
 		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}
@@ -84,6 +84,19 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 	_, _ = unix.Write(int(files[2]), []byte(message))
 	reply(&res)
 	return false
+}
+
+// forkNarrow forks with the bound of processes that commands have.
+func (s *server) forkNarrow(r *execRequest, files []uintptr) (pid int, err error) {
+	if s.flat == nil {
+		return s.narrow(func() (int, error) { return s.fork(r, files) })
+	}
+	// By the loop's thread: the command's filter, which ours has by now, refuses it.
+	var widen func()
+	s.aside.call(func() { widen = s.flat.narrow() })
+	pid, err = s.fork(r, files)
+	s.aside.call(widen)
+	return pid, err
 }
 
 // stdio picks the three descriptors of a command out of those that came.

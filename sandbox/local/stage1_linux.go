@@ -174,12 +174,13 @@ func limit(c *config) error {
 // left of it (narrow), so that a fork bomb does not take the threads that end it.
 const initTasks = 64
 
+// limitAll sets them; pids 0 leaves the number of processes as it is.
 func limitAll(l *sandbox.Limits, pids uint64) error {
 	for _, x := range [...]struct {
 		what int
 		most uint64
 		set  bool
-	}{{unix.RLIMIT_CORE, 0, true}, {unix.RLIMIT_NPROC, pids, true}, {unix.RLIMIT_FSIZE, uint64(l.FileSize), l.FileSize > 0},
+	}{{unix.RLIMIT_CORE, 0, true}, {unix.RLIMIT_NPROC, pids, pids > 0}, {unix.RLIMIT_FSIZE, uint64(l.FileSize), l.FileSize > 0},
 		{unix.RLIMIT_NOFILE, uint64(l.OpenFiles), l.OpenFiles > 0}} {
 		if !x.set {
 			continue

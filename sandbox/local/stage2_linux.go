@@ -25,6 +25,7 @@ type server struct {
 	null  int    // /dev/null
 	oom   int    // our oom_score_adj, -1 where it cannot be written
 	score string // of commands, see oomScore
+	aside calls  // for the loop's thread, while a command is started
 	spare *thread
 	apart *landlock.Ruleset // of every command's domain; nil: the kernel has none
 	kept  [len(keptDirs)]dirState
@@ -98,6 +99,7 @@ func serveNamespaces(args []string) error {
 func newServer(s *server) (_ *server, err error) {
 	s.execs, s.first = map[uint64]*running{}, map[int]*running{}
 	s.forked = sync.NewCond(&s.mu)
+	s.aside = make(calls)
 	if s.flat == nil {
 		if s.apart, err = apartRules(); err != nil {
 			return nil, err

@@ -53,6 +53,33 @@ func (t *thread) do(job func()) {
 	}
 }
 
+// doBeside is do; meanwhile the caller's goroutine makes the calls that come aside.
+func (t *thread) doBeside(job func(), aside calls) {
+	done := make(chan struct{})
+	select {
+	case t.jobs <- func() { defer close(done); job() }:
+	case <-t.over:
+		return
+	}
+	for {
+		select {
+		case f := <-aside:
+			f()
+		case <-done:
+			return
+		}
+	}
+}
+
+// calls are made by another goroutine.
+type calls chan func()
+
+func (c calls) call(f func()) {
+	done := make(chan struct{})
+	c <- func() { defer close(done); f() }
+	<-done
+}
+
 // end lets go of it.
 func (t *thread) end() {
 	if t.hold >= 0 {
