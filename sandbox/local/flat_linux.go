@@ -67,7 +67,6 @@ func serveFlat() int {
 
 func newFlatServer() (*server, error) {
 	unix.CloseOnExec(controlFD)
-	adj := openOOM() // while this file is ours
 	c, _, err := receiveConfig()
 	if err != nil {
 		return nil, err
@@ -84,7 +83,7 @@ func newFlatServer() (*server, error) {
 	if f.rules, err = f.makeRules(); err != nil {
 		return nil, step(err, "make the rules of commands")
 	}
-	return newServer(&server{flat: f, oom: adj, score: scoreFor(&c.Limits)})
+	return newServer(&server{flat: f, score: scoreFor(&c.Limits)})
 }
 
 // limit sets the limits that commands inherit. The kernel counts the processes

@@ -59,9 +59,7 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 		return refuse(refusedInvalid, "working directory %s: %v", r.Dir, unix.ENOTDIR)
 	}
 	s.mu.Lock()
-	s.setOOM(s.score)
 	pid, err := s.forkNarrow(r, files)
-	s.setOOM("0")
 	if err == nil {
 		run := &running{id: r.ID, thread: t, pid: pid, ended: make(chan struct{})}
 		s.execs[r.ID] = run
@@ -89,13 +87,22 @@ func (s *server) execOn(t *thread, r *execRequest, fds []int) bool {
 // forkNarrow forks with the bound of processes that commands have.
 func (s *server) forkNarrow(r *execRequest, files []uintptr) (pid int, err error) {
 	if s.flat == nil {
-		return s.narrow(func() (int, error) { return s.fork(r, files) })
+		pid, err = s.narrow(func() (int, error) { return s.fork(r, files) })
+		if err == nil {
+			s.offer(pid)
+		}
+		return pid, err
 	}
 	// By the loop's thread: the command's filter, which ours has by now, refuses it.
 	var widen func()
 	s.aside.call(func() { widen = s.flat.narrow() })
 	pid, err = s.fork(r, files)
-	s.aside.call(widen)
+	s.aside.call(func() {
+		widen()
+		if err == nil {
+			s.offer(pid) // our domain keeps us from /proc
+		}
+	})
 	return pid, err
 }
 

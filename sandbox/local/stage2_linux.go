@@ -23,7 +23,6 @@ type server struct {
 	pids  uint64 // of commands that have our uid, 0: they do not
 	flat  *flat  // the tier landlock; nil: namespaces
 	null  int    // /dev/null
-	oom   int    // our oom_score_adj, -1 where it cannot be written
 	score string // of commands, see oomScore
 	aside calls  // for the loop's thread, while a command is started
 	spare *thread
@@ -72,7 +71,6 @@ func serveNamespaces(args []string) error {
 	if len(args) != 3 {
 		return errors.New("this is a sandbox's init; flow starts it, people do not")
 	}
-	adj := openOOM() // while this file is ours
 	// Before any command exists: nobody inside may look into this process.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return step(err, "set undumpable")
@@ -88,7 +86,7 @@ func serveNamespaces(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := newServer(&server{root: root, pids: pids, oom: adj, score: args[2]})
+	s, err := newServer(&server{root: root, pids: pids, score: args[2]})
 	if err != nil {
 		return err
 	}
@@ -147,19 +145,16 @@ func scoreFor(l *sandbox.Limits) string {
 	return oomScore
 }
 
-func openOOM() int {
-	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+// offer makes the kernel choose a command before init. It is set from outside once the
+// command runs: were it ours while we fork, init could be chosen just then. A command
+// can take it back to where init's is.
+func (s *server) offer(pid int) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1 // then init may be chosen, and the sandbox is lost
+		return // it has ended, or nobody may look at it
 	}
-	return fd
-}
-
-// setOOM sets our own score, which a process that is forked inherits.
-func (s *server) setOOM(score string) {
-	if s.oom >= 0 {
-		_, _ = unix.Pwrite(s.oom, []byte(score), 0) // as when it cannot be opened
-	}
+	_, _ = unix.Write(fd, []byte(s.score)) // it has ended
+	unix.Close(fd)
 }
 
 // deadly are the signals that end a Go program when somebody sends them and nobody
