@@ -57,6 +57,9 @@ func (p *Provider) command(r agent.Request, policy *agent.Policy, url, token str
 	if names := serverNames(r); len(names) > 0 {
 		argv = append(argv, "--mcp-config", serverConfig(names))
 	}
+	if r.OutputSchema != nil {
+		argv = append(argv, "--json-schema", string(r.OutputSchema))
+	}
 	if len(r.Continue)+len(r.History) > 0 {
 		c.file = configDir(r) + "/go-on/" + session + ".jsonl"
 		argv = append(argv, "--resume", c.file)

@@ -49,8 +49,13 @@ func (c *conversation) restore() (over bool, err error) {
 	}
 	c.screen.Note(fmt.Sprintf("goes on after turn %d", len(turns)))
 	switch last.StopReason {
+	case loop.StopToolUse:
+		if c.output != nil && last.output != nil && c.output.Check(last.output) == nil {
+			c.res.Structured = last.output
+			return true, nil
+		}
 	case loop.StopEndTurn, loop.StopSequence:
-		return len(last.calls) == 0, nil
+		return len(last.calls) == 0 && c.output == nil, nil
 	case loop.StopRefusal:
 		return false, loop.StopError(last.StopReason)
 	}

@@ -28,6 +28,7 @@ type conversation struct {
 	screen  *screen.Screen
 	stop    context.CancelCauseFunc
 	session *gateway.Session
+	output  *loop.Output // of output_schema, nil for none
 	servers *mcp.Servers
 	calling sync.WaitGroup // calls of servers' tools
 	p       *process
@@ -35,6 +36,8 @@ type conversation struct {
 	// Of the goroutine that reads events.
 	version string
 	refused map[string]bool // tool_use ids of denied calls
+	// reminders that the result of output_schema is missing.
+	reminders int
 
 	mu       sync.Mutex
 	changed  *sync.Cond // inFlight
@@ -126,6 +129,22 @@ func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error
 	if ae := end.failure(); ae != nil {
 		return ae
 	}
+	return c.structured(c.last.Structured)
+}
+
+// structured takes the result of output_schema; the CLI has checked it by rules of its
+// own, ours are those of all providers.
+func (c *conversation) structured(value json.RawMessage) error {
+	switch {
+	case c.output == nil:
+		return nil
+	case value == nil:
+		return failure(loop.WithoutOutput())
+	}
+	if err := c.output.Check(value); err != nil {
+		return failed("make output_schema simpler, or say in the prompt what it means", "the result is not what output_schema wants: %v", err)
+	}
+	c.res.Structured = value
 	return nil
 }
 
@@ -201,6 +220,10 @@ func (c *conversation) event(ctx context.Context, line []byte) error {
 		c.last = &r
 		paused := !r.IsError && c.res.StopReason == loop.StopPause
 		c.mu.Unlock()
+		if c.output != nil && !r.IsError && r.Structured == nil && r.Subtype == "success" && !paused && c.reminders < loop.MaxReminders {
+			c.reminders++
+			return c.ask(loop.Reminder)
+		}
 		if paused { // the CLI ends here; the model wants to be asked again
 			return c.ask("Continue.")
 		}

@@ -45,6 +45,9 @@ func (e ending) failure() *agent.Error {
 	case e.exit.ExitCode != 0:
 		return e.silent()
 	}
+	if e.stop == loop.StopToolUse && e.result.Structured != nil {
+		return nil // the call that gives the result of output_schema ends the conversation
+	}
 	if err := loop.StopError(e.stop); err != nil {
 		return failure(err)
 	}

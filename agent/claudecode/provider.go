@@ -12,6 +12,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/child"
 	"flowrun.dev/flow/agent/gateway"
+	"flowrun.dev/flow/agent/loop"
 	"flowrun.dev/flow/agent/mcp"
 	"flowrun.dev/flow/sandbox"
 )
@@ -176,6 +177,11 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := newConversation(r, policy, cancel)
+	if r.OutputSchema != nil {
+		if c.output, err = loop.NewOutput(r.OutputSchema); err != nil {
+			return agent.Result{}, invalid("", "%v", err)
+		}
+	}
 	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: r.Account, Before: c.before, Record: c.answered})
 	defer session.Close()
 	c.session = session
@@ -189,6 +195,9 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 		return c.res, failure(err)
 	}
 	defer c.servers.Close()
+	if c.output != nil {
+		c.offered = append(c.offered, loop.StructuredTool)
+	}
 	for _, spec := range c.servers.Specs() {
 		c.offered = append(c.offered, spec.Name)
 	}

@@ -15,6 +15,7 @@ import (
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/anthropic"
 	"flowrun.dev/flow/agent/gateway"
+	"flowrun.dev/flow/agent/loop"
 )
 
 // turn is an answer whose results are not yet known.
@@ -191,8 +192,9 @@ type answer struct {
 	Content    json.RawMessage `json:"content"`
 	StopReason string          `json:"stop_reason"`
 
-	text  string
-	calls []string // ids
+	text   string
+	calls  []string        // ids
+	output json.RawMessage // given by the last call of StructuredTool
 }
 
 func read(raw json.RawMessage) (answer, error) {
@@ -209,6 +211,9 @@ func read(raw json.RawMessage) (answer, error) {
 		switch b.Type {
 		case "tool_use":
 			m.calls = append(m.calls, b.ID)
+			if b.Name == loop.StructuredTool {
+				m.output = b.Input
+			}
 		case "text":
 			text = append(text, b.Text)
 		}

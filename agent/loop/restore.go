@@ -53,7 +53,7 @@ func (c *conversation) remember() error {
 		case i == 0:
 			return wrong(errors.New("it has no prompt"))
 		case c.messages[len(c.messages)-1].Role == "assistant" && c.res.StopReason != StopPause:
-			c.user(textBlock(reminder)) // the only thing that is said without a record
+			c.user(textBlock(Reminder)) // the only thing that is said without a record
 		}
 		var m Message
 		if err := json.Unmarshal(t.Response, &m); err != nil {

@@ -17,7 +17,7 @@ import (
 func able(feature string) []string {
 	return map[string][]string{
 		"--record":      {"anthropic"},
-		"output_schema": {"anthropic", "replay"},
+		"output_schema": {"anthropic", "claude-code", "replay"},
 	}[feature]
 }
 
