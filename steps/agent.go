@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"flowrun.dev/flow/agent"
+	"flowrun.dev/flow/agent/replay"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/workflow"
@@ -54,6 +55,9 @@ func AgentRequest(cfg Config, a engine.Attempt) agent.Request {
 func ProviderFor(a engine.Attempt) string {
 	switch {
 	case a.Options.Replay != "":
+		if p := replay.ProviderOf(a.Options.Replay, a.Step.ID); p != "" {
+			return p // only the same program makes the same requests
+		}
 		return "replay"
 	case a.Options.Provider != "":
 		return a.Options.Provider

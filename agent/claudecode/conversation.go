@@ -34,14 +34,15 @@ type conversation struct {
 	p       *process
 
 	// Of the goroutine that reads events.
-	version string
 	refused map[string]bool // tool_use ids of denied calls
 	// reminders that the result of output_schema is missing.
 	reminders int
 
 	mu       sync.Mutex
 	changed  *sync.Cond // inFlight
-	inFlight int        // requests without the end of their answer
+	version  string     // of the CLI
+	tape     tape
+	inFlight int // requests without the end of their answer
 	res      agent.Result
 	turn     *turn // answered, its results not yet known
 	index    int   // of the next turn
@@ -92,11 +93,20 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 	c.calling.Wait()
 	err = c.ended(ctx, exit, err)
 	// The gateway counts what was paid for, broken answers as well.
-	spent := c.session.Spent()
+	spent := c.spending()
 	u := &c.res.Usage
 	u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens = spent.InputTokens, spent.OutputTokens, spent.CacheReadTokens, spent.CacheWriteTokens
 	u.CostUSD, u.CostUnknown = spent.CostUSD, spent.CostUnknown
 	return c.res, err
+}
+
+// spending of this attempt. A cassette costs nothing.
+func (c *conversation) spending() agent.Spending {
+	spent := c.session.Spent()
+	if c.tape.player != nil {
+		spent.CostUSD, spent.CostUnknown = 0, false
+	}
+	return spent
 }
 
 // fail ends the CLI; the first reason is the conversation's.
@@ -273,7 +283,9 @@ func (c *conversation) began(line []byte) error {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return fmt.Errorf("read the CLI's init event: %w", err)
 	}
+	c.mu.Lock()
 	c.version = e.Version
+	c.mu.Unlock()
 	for _, name := range e.Tools {
 		if !slices.Contains(c.offered, name) {
 			return invalid("", "use provider claude-code: the CLI %s has the tool %s, which the step does not allow", e.Version, name)

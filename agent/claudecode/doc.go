@@ -25,5 +25,5 @@
 // Measured with version 2.1.330; other versions are used when they pass 1 and 2.
 //
 // Imports of this module: agent, agent/anthropic, agent/child, agent/gateway,
-// agent/loop, agent/mcp, agent/screen, agent/tools and sandbox.
+// agent/loop, agent/mcp, agent/replay, agent/screen, agent/tools and sandbox.
 package claudecode

@@ -71,6 +71,13 @@ func (p *Provider) Check(r agent.Request) error {
 		return invalid("set FLOW_CLAUDE to the native binary of the npm package @anthropic-ai/claude-code-linux-x64 (or the one of your system)",
 			"use provider claude-code: %v", err)
 	}
+	if r.Cassette != "" {
+		if _, err := newPolicy(r); err != nil {
+			return err
+		}
+		_, err := newTape(r)
+		return err
+	}
 	_, err := p.gateway(r)
 	return err
 }
@@ -134,9 +141,6 @@ func newPolicy(r agent.Request) (*agent.Policy, error) {
 				"keep files from %s: provider claude-code cannot leave out single files that disallowed_tools names", name)
 		}
 	}
-	if r.Record != "" {
-		return nil, invalid("record with provider anthropic", "record the conversation: provider claude-code does not support it yet")
-	}
 	switch r.OnDenied {
 	case "", "tell", "fail":
 	default:
@@ -166,10 +170,6 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	if strings.TrimSpace(r.Prompt) == "" {
 		return agent.Result{}, invalid("", "hold a conversation: the prompt is empty")
 	}
-	gw, err := p.gateway(r)
-	if err != nil {
-		return agent.Result{}, err
-	}
 	policy, err := newPolicy(r)
 	if err != nil {
 		return agent.Result{}, err
@@ -177,12 +177,26 @@ func (p *Provider) Converse(ctx context.Context, r agent.Request) (agent.Result,
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := newConversation(r, policy, cancel)
+	if c.tape, err = newTape(r); err != nil {
+		return agent.Result{}, failure(err)
+	}
+	account := r.Account
+	var gw *gateway.Gateway
+	if c.tape.player != nil {
+		account = nil // a cassette spends nothing
+		gw, err = c.playing()
+	} else {
+		gw, err = p.gateway(r)
+	}
+	if err != nil {
+		return agent.Result{}, failure(err)
+	}
 	if r.OutputSchema != nil {
 		if c.output, err = loop.NewOutput(r.OutputSchema); err != nil {
 			return agent.Result{}, invalid("", "%v", err)
 		}
 	}
-	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: r.Account, Before: c.before, Record: c.answered})
+	session := gw.Open(gateway.SessionOptions{Step: r.StepID, Account: account, Before: c.before, Record: c.answered})
 	defer session.Close()
 	c.session = session
 	if over, err := c.restore(); over || err != nil {

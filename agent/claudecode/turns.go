@@ -37,7 +37,11 @@ func (c *conversation) before(ctx context.Context, r gateway.Request) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := c.boundary(r.Body); err != nil {
+	err := c.boundary(r.Body)
+	if err == nil && c.tape.player != nil {
+		err = c.play(r.Body)
+	}
+	if err != nil {
 		if c.fatal == nil {
 			c.fatal = err
 		}
@@ -46,6 +50,16 @@ func (c *conversation) before(ctx context.Context, r gateway.Request) error {
 	}
 	c.inFlight++
 	return nil
+}
+
+// play compares the request with the recorded one; RoundTrip gives its answer.
+func (c *conversation) play(body []byte) error {
+	q, err := normal(c.r, body)
+	if err != nil {
+		return err
+	}
+	c.tape.answer, err = c.tape.player.Answer(c.version, q)
+	return err
 }
 
 func (c *conversation) boundary(body []byte) error {
@@ -110,7 +124,7 @@ func (c *conversation) record(results []json.RawMessage) error {
 	if t.Index == 0 {
 		t.Prompt = c.r.Prompt
 	}
-	spent := c.session.Spent()
+	spent := c.spending()
 	t.Spent, c.spent = spent.Minus(c.spent), spent
 	if results != nil {
 		t.Results = slices.Concat([]byte("["), bytes.Join(asBytes(results), []byte(",")), []byte("]"))
@@ -166,6 +180,20 @@ func (c *conversation) answered(e gateway.Exchange) {
 	}
 	if err := c.take(raw); err != nil {
 		c.api = &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("read the model's answer: %w", err)}
+		return
+	}
+	if c.tape.recorder == nil {
+		return
+	}
+	q, err := normal(c.r, e.Request)
+	if err == nil {
+		err = c.tape.recorder.Write(c.version, q, raw)
+	}
+	if err != nil {
+		if c.fatal == nil {
+			c.fatal = err
+		}
+		c.stop(err)
 	}
 }
 

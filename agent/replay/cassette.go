@@ -38,7 +38,11 @@ type Cassette struct {
 	Version int    `yaml:"cassette"`
 	Origin  string `yaml:"origin"`
 	Model   string `yaml:"model"`
-	Note    string `yaml:"note"`
+	// Provider with a program of its own that was recorded, "" for our own loop, and the
+	// program's version.
+	Provider string `yaml:"provider"`
+	Program  string `yaml:"program"`
+	Note     string `yaml:"note"`
 	// Opening is what the conversation began with, of a recorded one.
 	Opening *Opening `yaml:"opening"`
 	// Ignore are regular expressions: what they match in requests is not compared.
@@ -180,6 +184,12 @@ func (c *Cassette) check() error {
 	}
 	if c.Model == "" {
 		wrong("line 1: model is missing; write none where there was none")
+	}
+	if c.Provider != "" && !slices.Contains(Programs(), c.Provider) {
+		wrong("line 1: provider is %q; expected one of %s", c.Provider, strings.Join(Programs(), ", "))
+	}
+	if c.Provider != "" && c.Origin != OriginRecorded {
+		wrong("line 1: provider is that of a recorded cassette")
 	}
 	if len(c.Turns) == 0 {
 		wrong("line 1: there are no turns")

@@ -47,6 +47,15 @@ func open(r agent.Request) (*Cassette, error) {
 	if err := loop.Check(r); err != nil {
 		return nil, err
 	}
+	c, err := load(r)
+	if err == nil && c.Provider != "" {
+		return nil, invalid("give the step provider "+c.Provider+", and play it with flow run --replay DIR", "play the cassette %s: it was recorded with provider %s", c.Path, c.Provider)
+	}
+	return c, err
+}
+
+// load reads the step's cassette.
+func load(r agent.Request) (*Cassette, error) {
 	if r.Cassette == "" {
 		return nil, invalid("name its folder with agent.cassette, or flow run --replay DIR", "play a cassette: the step names none")
 	}

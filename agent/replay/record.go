@@ -26,7 +26,16 @@ var ignored = []string{`\b[0-9]+(\.[0-9]+)?(ns|µs|ms|s)\b`}
 // r.Record, as they come: what a kill leaves is a cassette of what was complete. A
 // conversation that goes on goes on in its cassette.
 func Record(m loop.Model, name string, r agent.Request) (loop.Model, error) {
-	rec := &recorder{m: m, path: FileOf(r.Record, r.StepID), model: name, redact: redactor(r)}
+	rec, err := newRecorder(name, "", r)
+	if err != nil {
+		return nil, err
+	}
+	rec.m = m
+	return rec, nil
+}
+
+func newRecorder(name, provider string, r agent.Request) (*recorder, error) {
+	rec := &recorder{provider: provider, path: FileOf(r.Record, r.StepID), model: name, redact: redactor(r)}
 	rec.q = requests{home: homeOf(r.Sandbox), redact: rec.redact, before: len(r.History)}
 	for _, text := range ignored {
 		rec.q.ignore = append(rec.q.ignore, regexp.MustCompile(text))
@@ -59,15 +68,20 @@ type recorder struct {
 	q      requests
 	redact func(string) string
 	turns  int // in the file
+
+	provider, program string // see Cassette
 }
 
 // header of a recorded cassette; the turns follow.
 type header struct {
-	Version int      `yaml:"cassette"`
-	Origin  string   `yaml:"origin"`
-	Model   string   `yaml:"model"`
-	Ignore  []string `yaml:"ignore"`
-	Opening Opening  `yaml:"opening"`
+	Version int    `yaml:"cassette"`
+	Origin  string `yaml:"origin"`
+	Model   string `yaml:"model"`
+	// Of a provider with a program of its own.
+	Provider string   `yaml:"provider,omitempty"`
+	Program  string   `yaml:"program,omitempty"`
+	Ignore   []string `yaml:"ignore"`
+	Opening  Opening  `yaml:"opening"`
 }
 
 type recordedTurn struct {
@@ -94,6 +108,10 @@ func (c *recorder) begin(complete int) error {
 	if old.Origin != OriginRecorded || len(old.Turns) < complete || old.Opening == nil {
 		return fmt.Errorf("it has %d recorded turns, and the conversation goes on after %d", len(old.Turns), complete)
 	}
+	if old.Provider != c.provider {
+		return fmt.Errorf("it was recorded with provider %s", orOurs(old.Provider))
+	}
+	c.model, c.program = old.Model, old.Program
 	var b bytes.Buffer
 	err = c.head(&b, *old.Opening)
 	for _, t := range old.Turns[:complete] {
@@ -108,10 +126,6 @@ func (c *recorder) begin(complete int) error {
 
 // Next asks the model and records its answer.
 func (c *recorder) Next(ctx context.Context, r loop.MessageRequest) (loop.Message, error) {
-	if c.turns > 0 && c.q.seen == 0 {
-		c.q.rewind(r)
-	}
-	opening, added, digest := c.q.next(r)
 	m, err := c.m.Next(ctx, r)
 	if err != nil {
 		return m, err
@@ -122,10 +136,19 @@ func (c *recorder) Next(ctx context.Context, r loop.MessageRequest) (loop.Messag
 			return m, fmt.Errorf("record the answer: %w", err)
 		}
 	}
-	if err := c.write(opening, recordedTurn{Asked{digest, added}, c.redact(string(raw))}); err != nil {
-		return m, &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("record the cassette %s: %w", c.path, err)}
+	return m, c.add(r, raw)
+}
+
+// add writes one turn.
+func (c *recorder) add(r loop.MessageRequest, answer json.RawMessage) error {
+	if c.turns > 0 && c.q.seen == 0 {
+		c.q.rewind(r)
 	}
-	return m, nil
+	opening, added, digest := c.q.next(r)
+	if err := c.write(opening, recordedTurn{Asked{digest, added}, c.redact(string(answer))}); err != nil {
+		return &agent.Error{Class: agent.ClassInfrastructure, Err: fmt.Errorf("record the cassette %s: %w", c.path, err)}
+	}
+	return nil
 }
 
 func (c *recorder) write(o Opening, t recordedTurn) error {
@@ -153,7 +176,7 @@ func (c *recorder) write(o Opening, t recordedTurn) error {
 
 func (c *recorder) head(b *bytes.Buffer, o Opening) error {
 	b.WriteString("# Recorded by `flow run --record`, played by `flow run --replay`. Secrets are redacted.\n")
-	if err := encodeYAML(b, header{Version: version, Origin: OriginRecorded, Model: c.model, Ignore: ignored, Opening: o}); err != nil {
+	if err := encodeYAML(b, header{Version: version, Origin: OriginRecorded, Model: c.model, Provider: c.provider, Program: c.program, Ignore: ignored, Opening: o}); err != nil {
 		return err
 	}
 	b.WriteString("turns:\n")

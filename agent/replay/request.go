@@ -67,13 +67,17 @@ func (q *requests) next(r loop.MessageRequest) (o Opening, added, digest string)
 	tools, _ := json.Marshal(r.Tools) // specs are strings and JSON
 	o.Digest = digestOf(q.clean(string(tools)))
 	var lines []string
+	if len(r.Messages) < q.seen {
+		q.seen = 0 // a program has summed the conversation up: what is left is all new
+		q.digest = digestOf(q.digest + "\x00" + "from here on")
+	}
 	for _, m := range r.Messages[min(q.seen, len(r.Messages)):] {
 		for _, block := range m.Content {
 			lines = append(lines, m.Role+": "+q.clean(string(block)))
 		}
 	}
 	added = strings.Join(lines, "\n") + "\n"
-	if q.seen == 0 {
+	if q.digest == "" {
 		q.digest = digestOf(r.Model + "\x00" + o.System + "\x00" + o.Digest)
 	}
 	q.digest = digestOf(q.digest + "\x00" + added)

@@ -16,7 +16,7 @@ import (
 // able lists, for what not every provider can do yet, those that can.
 func able(feature string) []string {
 	return map[string][]string{
-		"--record":      {"anthropic"},
+		"--record":      {"anthropic", "claude-code"},
 		"output_schema": {"anthropic", "claude-code", "replay"},
 	}[feature]
 }
