@@ -12,6 +12,8 @@ type Budget struct {
 	// Tokens counts all that a model takes and gives: input, what its cache reads
 	// and writes, and output.
 	Tokens int64
+	// Turns are answers of a model.
+	Turns int
 }
 
 // Spending is what answers took.
@@ -109,6 +111,9 @@ func (a *Account) Refusal() *Error {
 		}
 		if b.Tokens > 0 && s.Tokens() >= b.Tokens {
 			over = append(over, fmt.Sprintf("tokens: %d of %d (passed by %d)", s.Tokens(), b.Tokens, s.Tokens()-b.Tokens))
+		}
+		if b.Turns > 0 && s.Requests >= b.Turns {
+			over = append(over, fmt.Sprintf("turns: %d of %d", s.Requests, b.Turns))
 		}
 		if len(over) > 0 {
 			return &Error{Class: ClassBudget, Err: fmt.Errorf("the budget of %s is spent: %s", a.name, strings.Join(over, ", ")),

@@ -58,6 +58,7 @@ type PlanStep struct {
 	// Budget of an agent, zero fields for no bound.
 	BudgetUSD    float64  `json:"budget_usd,omitempty"`
 	BudgetTokens int64    `json:"budget_tokens,omitempty"`
+	BudgetTurns  int      `json:"budget_turns,omitempty"`
 	Secrets      []string `json:"secrets"` // names only
 	// Sandbox in words, "" for the run's own.
 	Sandbox         string  `json:"sandbox,omitempty"`
@@ -110,7 +111,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 					ps.MCPServers = append(ps.MCPServers, m.Name+": "+or(m.URL, strings.Join(m.Command, " ")))
 				}
 			}
-			ps.BudgetUSD, ps.BudgetTokens = a.Budget.CostUSD, a.Budget.Tokens
+			ps.BudgetUSD, ps.BudgetTokens, ps.BudgetTurns = a.Budget.CostUSD, a.Budget.Tokens, a.Budget.Turns
 		}
 		if a := st.Approve; a != nil {
 			ps.Asks, ps.Choices, ps.Timeout = a.Message.Source(), a.Choices, Seconds(a.Timeout)
@@ -297,7 +298,7 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		}
 		add("tools", tools)
 		add("turns", "at most "+strconv.Itoa(st.MaxTurns))
-		if words := budgetWords(st.BudgetUSD, st.BudgetTokens); words != "" {
+		if words := budgetWords(st.BudgetUSD, st.BudgetTokens, st.BudgetTurns); words != "" {
 			add("budget", words)
 		}
 	}
@@ -367,13 +368,16 @@ func sandboxWords(w *workflow.Workflow, s *workflow.Step) string {
 	return text
 }
 
-func budgetWords(usd float64, tokens int64) string {
+func budgetWords(usd float64, tokens int64, turns int) string {
 	var words []string
 	if usd > 0 {
 		words = append(words, "$"+strconv.FormatFloat(usd, 'f', -1, 64))
 	}
 	if tokens > 0 {
 		words = append(words, strconv.FormatInt(tokens, 10)+" tokens")
+	}
+	if turns > 0 {
+		words = append(words, strconv.Itoa(turns)+" turns")
 	}
 	return strings.Join(words, ", ")
 }

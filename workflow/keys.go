@@ -283,6 +283,7 @@ func supportedKeys() []Key {
 
 		{In: inBudget, Name: "cost_usd", Type: typeNumber, Max: 1000000, Doc: "US dollars, counted from the answers with the table of prices. Once they are spent the next request is refused, so that it is passed by one answer at most for each request in flight.", Example: "2.5"},
 		{In: inBudget, Name: "tokens", Type: typeInt, Min: 1, Max: 1000000000000, Doc: "All that a model takes and gives: input, what its cache reads and writes, output.", Example: "500000"},
+		{In: inBudget, Name: "turns", Type: typeInt, Min: 1, Max: 1000000000, Doc: "Answers of the model. In a step it counts all attempts, where `max_turns` bounds one conversation.", Example: "200"},
 	}
 }
 
@@ -298,7 +299,6 @@ func laterKeys() []Key {
 		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "background", "ready"}},
 		{inRetry, []string{"workspace"}},
-		{inBudget, []string{"turns"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

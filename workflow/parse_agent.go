@@ -230,6 +230,8 @@ func (p *fileParser) budget(n *yaml.Node) Budget {
 			b.CostUSD = p.decimal(ctxBudget, k, v)
 		case "tokens":
 			b.Tokens = int64(p.integer(ctxBudget, k, v))
+		case "turns":
+			b.Turns = p.integer(ctxBudget, k, v)
 		default:
 			return false
 		}

@@ -299,6 +299,7 @@ const (
 type Budget struct {
 	CostUSD float64
 	Tokens  int64
+	Turns   int
 }
 
 // Pos is a place in a file: 1-based line and column, the column in characters.

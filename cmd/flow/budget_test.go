@@ -100,3 +100,39 @@ steps:
 		t.Errorf("the record:\n%s", show)
 	}
 }
+
+// TestScriptBudgetTurns: answers are counted over the steps of a run and the attempts of
+// a step, for both providers, and survive a resume.
+func TestScriptBudgetTurns(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []string{"anthropic", "claude-code"} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			file := `name: turns
+sandbox: {driver: host}
+budget: {turns: 3}
+defaults: {timeout: 1m, agent: {provider: ` + provider + `, model: claude-haiku-5-5, allowed_tools: [Bash]}}
+steps:
+  - {id: one, agent: {prompt: do it, budget: {turns: 2}}}
+  - {id: two, agent: do more}
+`
+			write(t, dir, "b.yaml", file)
+			turn := agenttest.Turn{Tools: []agenttest.Call{{Name: "Bash", Input: map[string]any{"command": "true"}}}, Input: 1, Output: 1}
+			end := agenttest.Turn{Text: "done", Input: 1, Output: 1}
+			api := agenttest.NewServer(t, turn, end, turn, end)
+			env := claudeEnv(t, api)
+			out, code := runFlow(t, dir, env, "run", "--output", "plain", "b.yaml")
+			if code != 4 || !strings.Contains(out, "the budget of the run is spent: turns: 3 of 3") || len(api.Requests()) != 3 {
+				t.Fatalf("exit %d, %d requests\n%s", code, len(api.Requests()), out)
+			}
+			if out, code := runFlow(t, dir, env, "resume", "--output", "plain"); code != 4 || len(api.Requests()) != 3 {
+				t.Fatalf("exit %d, %d requests\n%s", code, len(api.Requests()), out)
+			}
+			write(t, dir, "b.yaml", strings.Replace(file, "turns: 3", "turns: 4", 1))
+			if out, code := runFlow(t, dir, env, "resume", "--output", "plain", "--accept-changes"); code != 0 || len(api.Requests()) != 4 {
+				t.Fatalf("exit %d, %d requests\n%s", code, len(api.Requests()), out)
+			}
+		})
+	}
+}
