@@ -34,8 +34,10 @@ type Layer struct {
 type LayerOptions struct {
 	// At is the name in the home at which the overlay is mounted.
 	At string
-	// Upper is the upper tree's root on disk, View that of the merged one.
-	Upper, View string
+	// Upper is the upper tree's root on disk.
+	Upper string
+	// View is the merged tree's root, as long as it is mounted.
+	View func() string
 	// Prefix of the attributes by which the kernel marks opaque and renamed
 	// directories in the upper tree: "trusted.overlay." or "user.overlay.".
 	Prefix string
@@ -179,7 +181,7 @@ func (l *Layer) Restore(ctx context.Context, st Store, m *Manifest) (err error) 
 			err = fail(err)
 		}
 	}()
-	if k.graftRoot, err = openRoot(l.o.View); err != nil {
+	if k.graftRoot, err = openRoot(l.o.View()); err != nil {
 		return err
 	}
 	k.graft = l.o.At

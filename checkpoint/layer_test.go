@@ -48,7 +48,7 @@ func mountOverlay(t testing.TB, prepare func(lower, upper string)) overlayMount 
 }
 
 func (o overlayMount) layer() *Layer {
-	return NewLayer(o.home, LayerOptions{At: "ws", Upper: o.upper, View: o.view, Prefix: "trusted.overlay."})
+	return NewLayer(o.home, LayerOptions{At: "ws", Upper: o.upper, View: func() string { return o.view }, Prefix: "trusted.overlay."})
 }
 
 // whole is the home as full walks of it and of the merged tree see it.

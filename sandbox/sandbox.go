@@ -86,6 +86,9 @@ type Capabilities struct {
 	// Limits that can be enforced, by the names of their keys.
 	Limits []string `json:"limits"`
 	Forks  bool     `json:"forks"` // overlapping steps get a fork each
+	// Overlay: Spec.Lower is worth asking for. Whether it works for a source is seen
+	// when a sandbox is made (ErrNoOverlay).
+	Overlay bool `json:"overlay,omitempty"`
 }
 
 // Weakness is what people are told at the start of a run: why the tier is weaker than
@@ -188,10 +191,35 @@ type Spec struct {
 	// Trust are certificates (PEM, at most 16 KiB) of authorities that commands trust
 	// beside the system's: inside only. Driver host refuses them.
 	Trust []byte
+	// Lower, where given, makes the workspace an overlay over a tree of the host, which
+	// is only read, instead of a directory. Create fails with ErrNoOverlay where that
+	// cannot be had; the caller copies the tree then.
+	Lower *Lower
 	// Catch are ports of TCP: connections from inside to any IPv4 address on one of
 	// them come to the host, and so do questions for names (see Catcher). Only with
 	// NetworkNone, and only where Capabilities.EgressList is set.
 	Catch []int
+}
+
+// ErrNoOverlay: the workspace cannot be an overlay over this source, on this machine.
+var ErrNoOverlay = errors.New("the workspace cannot be an overlay here")
+
+// Lower is a tree that shows in the workspace without being copied.
+type Lower struct {
+	Dir string // absolute
+	// UID and GID own what shows as the commands' own.
+	UID, GID int
+	// Fill prepares the upper layer, a directory that is there and empty, before
+	// anything is mounted. What it makes belongs to owner, nil for the process.
+	Fill func(ctx context.Context, upper string, owner *checkpoint.Owner) error
+}
+
+// Layered is a sandbox that may have been made with Spec.Lower. Such a one does not know
+// what its home holds until SetLower said what the lower tree does.
+type Layered interface {
+	// SetLower says what the lower tree holds, before the first Snapshot or Restore and
+	// whenever it was found changed; false where there is none.
+	SetLower(m *checkpoint.Manifest) bool
 }
 
 // Catcher is a Sandbox that was made with Spec.Catch.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +23,8 @@ import (
 type Driver struct {
 	opts Options
 	env  func() []string // BaseEnv, found once
+
+	maps idMaps
 
 	mu     sync.Mutex
 	chosen *choice
@@ -81,8 +84,9 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		return sandbox.Capabilities{}, err
 	}
 	return sandbox.Capabilities{
-		Forks:  true, // a tree on this host can be had twice
-		Driver: "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
+		Forks:   true, // a tree on this host can be had twice
+		Overlay: c.ids.root && hasOverlay(),
+		Driver:  "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
 		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
 		LooseModes: c.tier == sandbox.TierLandlock,
 		Limits:     d.limits(c),
@@ -292,18 +296,34 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 		sb.tmp = filepath.Join(spec.Dir, "tmp")
 		sb.env = flatEnv(sb.env, sb.home, sb.tmp)
 	}
+	if spec.Lower != nil {
+		if err := d.layer(ctx, sb, spec); err != nil {
+			return nil, createError(spec.ID, err)
+		}
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, fmt.Errorf("not ready after %v", createTimeout))
 	defer cancel()
 	if err := sb.start(ctx, spec, d.opts); err != nil {
+		sb.view.close()
 		return nil, createError(spec.ID, err)
 	}
-	sb.tracker = checkpoint.NewTracker(sb.home, checkpoint.Options{Owner: sb.owner})
+	if sb.view == nil {
+		sb.tracker = checkpoint.NewTracker(sb.home, checkpoint.Options{Owner: sb.owner})
+		return sb, nil
+	}
+	sb.layer = checkpoint.NewLayer(sb.home, checkpoint.LayerOptions{At: path.Base(sandbox.WorkspaceDir),
+		Upper: sb.view.upper, View: sb.view.path, Prefix: sb.view.prefix, Owner: sb.owner})
+	sb.tracker = sb.layer
 	return sb, nil
 }
 
 // createError classes the cause and finds what would mend it.
 func createError(id string, err error) error {
 	e := &sandbox.Error{Op: "create sandbox " + id, Class: sandbox.ClassInfrastructure, Err: err}
+	if errors.Is(err, sandbox.ErrNoOverlay) {
+		e.Class = sandbox.ClassInvalid
+		return e
+	}
 	if why, ok := explain(err, readSysctl, os.Geteuid() == 0); ok {
 		e.Class, e.Err, e.Hint = sandbox.ClassInvalid, fmt.Errorf("%w (%s)", err, why.reason), why.hint
 	}

@@ -31,6 +31,9 @@ func InitMain(args []string) (handled bool) {
 		// somebody wants to signal it.
 		runtime.LockOSThread()
 		os.Exit(serveFlat())
+	case argEmpty:
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until it is killed, or our maker ends
+		os.Exit(0)
 	case argStage2:
 		runtime.LockOSThread()
 		os.Exit(stage2(args[2:]))

@@ -153,6 +153,10 @@ func (s *Sandbox) Stats(ctx context.Context, disk bool) (sandbox.Stats, error) {
 	}
 	size, err := diskOf(ctx, s.home)
 	st.Disk = size
+	if s.view != nil && err == nil {
+		size, err = diskOf(ctx, s.view.upper) // the source takes no space of the run's
+		st.Disk += size
+	}
 	if s.flat() && err == nil {
 		size, err = diskOf(ctx, s.tmp)
 		st.Disk += size

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"flowrun.dev/flow/sandbox"
 )
 
 // shownDirs of the host are visible at the same place, read-only, as far as they
@@ -37,9 +39,8 @@ var (
 // whose content is not needed once home and the binary have been opened.
 const newRoot = "/tmp"
 
-// buildRoot mounts everything and makes it the root. home and mounts are detached
-// mounts.
-func buildRoot(c *config, home int, mounts []int) error {
+// buildRoot mounts everything and makes it the root.
+func buildRoot(c *config, own ownMounts) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return step(err, "make mounts private")
 	}
@@ -52,8 +53,14 @@ func buildRoot(c *config, home int, mounts []int) error {
 		makeProc,
 		func() error { return makeDev(c) },
 		func() error { return makeScratch(c) },
-		func() error { return attach(home, newRoot+"/home/user") },
-		func() error { return showMounts(c.Mounts, mounts) },
+		func() error { return attach(own.home, newRoot+sandbox.HomeDir) },
+		func() error {
+			if own.view < 0 {
+				return nil
+			}
+			return attach(own.view, newRoot+sandbox.WorkspaceDir)
+		},
+		func() error { return showMounts(c.Mounts, own.mounts) },
 		changeRoot,
 	} {
 		if err := part(); err != nil {

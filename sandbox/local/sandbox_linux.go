@@ -35,7 +35,9 @@ type Sandbox struct {
 	group            *cgroup.Group     // nil: no limit needs one
 	owner            *checkpoint.Owner // of the tree on disk; nil: this process
 	env              []string
-	tracker          *checkpoint.Tracker
+	tracker          tracker
+	view             *view // nil: the workspace is a directory
+	layer            *checkpoint.Layer
 	listeners        listen.Set
 	caught           []net.Listener // see Caught
 	names            net.PacketConn
@@ -56,6 +58,12 @@ type Sandbox struct {
 	words   string // how init ended
 }
 
+// tracker is a checkpoint.Tracker, or a Layer.
+type tracker interface {
+	Snapshot(ctx context.Context, st checkpoint.Store) (checkpoint.Snapshot, error)
+	Restore(ctx context.Context, st checkpoint.Store, m *checkpoint.Manifest) error
+}
+
 var _ sandbox.Sandbox = (*Sandbox)(nil)
 
 // Info describes the sandbox.
@@ -71,6 +79,9 @@ func (s *Sandbox) BaseEnv() []string { return append([]string(nil), s.env...) }
 
 // Files reads beneath the workspace from the host's side.
 func (s *Sandbox) Files() sandbox.Files {
+	if s.view != nil {
+		return beneath.Dir{Home: s.view.path(), Sub: "."}
+	}
 	return beneath.Dir{Home: s.home, Sub: path.Base(sandbox.WorkspaceDir)}
 }
 
@@ -370,6 +381,7 @@ func (s *Sandbox) Close(ctx context.Context) error {
 	defer cancel()
 	select {
 	case <-s.done:
+		s.view.close()
 		return nil
 	case <-ctx.Done():
 		return &sandbox.Error{Op: "close sandbox " + s.id, Class: sandbox.ClassInfrastructure, Err: context.Cause(ctx),

@@ -52,11 +52,11 @@ func setUp() error {
 		return err
 	}
 	unix.Umask(0o022)
-	home, exe, mounts, err := openOwn(c, fds)
+	own, err := openOwn(c, fds)
 	if err != nil {
 		return err
 	}
-	if err := buildRoot(c, home, mounts); err != nil {
+	if err := buildRoot(c, own); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
@@ -78,11 +78,11 @@ func setUp() error {
 	if err := dropPrivileges(c.Root); err != nil {
 		return err
 	}
-	return execStage2(exe, c)
+	return execStage2(own.exe, c)
 }
 
 func receiveConfig() (*config, []int, error) {
-	buf, oob := make([]byte, 2*maxInline+1024), make([]byte, unix.CmsgSpace(4*(2+maxMounts)))
+	buf, oob := make([]byte, 2*maxInline+1024), make([]byte, unix.CmsgSpace(4*(3+maxMounts)))
 	n, oobn, _, _, err := unix.Recvmsg(controlFD, buf, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil || n == 0 || buf[0] != msgConfig {
 		return nil, nil, step(errors.Join(errors.New("no configuration came"), err), "read the configuration")
@@ -121,21 +121,37 @@ func receivedFDs(oob []byte) ([]int, error) {
 // The binary is executed from a read-only mount of its own, so that /proc/1/exe
 // is no file that a command could write (CVE-2019-5736). A sealed memfd would do
 // as well, but copying 20-50 MB takes 8-20 ms (facts: sandbox technology).
-func openOwn(c *config, fds []int) (home, exe int, mounts []int, err error) {
+func openOwn(c *config, fds []int) (o ownMounts, err error) {
+	o.view = -1
 	if c.Root {
-		if len(fds) != 2+len(c.Mounts) {
-			return -1, -1, nil, step(unix.EBADMSG, "receive the home tree")
+		need := 2 + len(c.Mounts)
+		if c.View {
+			need++
 		}
-		return fds[0], fds[1], fds[2:], nil
+		if len(fds) != need {
+			return o, step(unix.EBADMSG, "receive the home tree")
+		}
+		o.home, o.exe, o.mounts = fds[0], fds[1], fds[2:]
+		if c.View {
+			o.view, o.mounts = fds[2], fds[3:]
+		}
+		return o, nil
 	}
-	if home, err = cloneTree(c.Home, attrsShown, 0); err != nil {
-		return -1, -1, nil, err
+	if o.home, err = cloneTree(c.Home, attrsShown, 0); err != nil {
+		return o, err
 	}
-	if exe, err = cloneTree(c.Exe, attrsRead, 0); err != nil {
-		return -1, -1, nil, err
+	if o.exe, err = cloneTree(c.Exe, attrsRead, 0); err != nil {
+		return o, err
 	}
-	mounts, err = openMounts(nil, c.Mounts)
-	return home, exe, mounts, err
+	o.mounts, err = openMounts(nil, c.Mounts)
+	return o, err
+}
+
+// ownMounts are detached mounts that stage 1 puts at their places.
+type ownMounts struct {
+	home, exe int
+	view      int // the workspace, -1 where it is a directory of the home
+	mounts    []int
 }
 
 func loopbackUp() error {

@@ -186,12 +186,19 @@ func (s *Sandbox) configure(spec sandbox.Spec, o Options) error {
 	}
 	var fds []int
 	if s.ids.root {
-		fds, err = s.ownMounts(exe, o)
+		fds, err = s.cloneOwn(exe, o)
 		defer func() {
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
 		}()
+		if err == nil && s.view != nil {
+			c.View = true
+			var fd int
+			if fd, err = unix.FcntlInt(s.view.mount.Fd(), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				fds = append(fds, fd)
+			}
+		}
 		if err == nil {
 			fds, err = openMounts(fds, spec.Mounts)
 		}
@@ -273,14 +280,21 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// ownMounts makes, with root's rights, the detached mounts of the home tree and of
+// cloneOwn makes, with root's rights, the detached mounts of the home tree and of
 // the binary.
-func (s *Sandbox) ownMounts(exe string, o Options) (fds []int, err error) {
+func (s *Sandbox) cloneOwn(exe string, o Options) (fds []int, err error) {
 	home, err := cloneTree(s.home, attrsShown, 0)
 	if err != nil {
 		return nil, err
 	}
 	fds = append(fds, home)
+	if s.view != nil { // the ids of the host, as in its upper tree
+		self, err := cloneTree(exe, attrsRead, 0)
+		if err != nil {
+			return fds, err
+		}
+		return append(fds, self), chownTree(s.home, s.owner.UID)
+	}
 	s.owner = &checkpoint.Owner{UID: UserID, GID: UserID}
 	err = s.mapIDs(home)
 	if o.noIDMappedMount {

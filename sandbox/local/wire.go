@@ -38,6 +38,7 @@ type config struct {
 	Resolv   []byte         `json:"resolv,omitempty"`
 	Tmp      string         `json:"tmp,omitempty"` // host path, in the tier landlock
 	Limits   sandbox.Limits `json:"limits"`
+	View     bool           `json:"view,omitempty"` // the workspace is a mount; its descriptor comes third
 	// Mounts by their place inside. Host is empty as root: descriptors come after
 	// those of home and binary, in this order.
 	Mounts []sandbox.Mount `json:"mounts,omitempty"`

@@ -35,6 +35,9 @@ type Subject struct {
 	Lose func(t *testing.T, sb sandbox.Sandbox)
 	// LooseModes is set when Rights.ReadOnly does not keep modes and times.
 	LooseModes bool
+	// Mounted is set when the workspace is a mount of its own: it cannot be replaced, and
+	// a later sandbox in the same Dir begins anew.
+	Mounted bool
 	// Limits of the suite's sandboxes.
 	Limits sandbox.Limits
 	// Bomb is set when processes are bounded, so that a fork bomb may be let off.
