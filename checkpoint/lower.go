@@ -95,7 +95,7 @@ func (l *Look) walk(ctx context.Context) (err error) {
 
 // Drop ends a Look that came to nothing. After Manifest it does nothing.
 func (l *Look) Drop() {
-	if l.s == nil {
+	if l == nil || l.s == nil {
 		return
 	}
 	if l.k != nil {

@@ -25,6 +25,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	ApprovalRequested{}.Type():  decode[ApprovalRequested],
 	ApprovalAnswered{}.Type():   decode[ApprovalAnswered],
 	StepSlow{}.Type():           decode[StepSlow],
+	SourceChanged{}.Type():      decode[SourceChanged],
 	StopRequested{}.Type():      decode[StopRequested],
 	StepFinished{}.Type():       decode[StepFinished],
 	TurnCompleted{}.Type():      decode[TurnCompleted],

@@ -33,6 +33,7 @@ func allBodies() []Body {
 		ForeachExpanded{Step: "a", Keys: []string{"x"}, Items: []any{map[string]any{"n": 1.0}}},
 		BatchStarted{Step: "a", N: 2},
 		StepSlow{Step: "a", Attempt: 1, After: time.Minute},
+		SourceChanged{Paths: []string{"p"}, Count: 2},
 		IterationStarted{Step: "a", N: 3},
 		UntilEvaluated{Step: "a", N: 3, Value: true},
 		StopRequested{Step: "a", Rest: true, Status: StepCancelled, Reason: "r"},

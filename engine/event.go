@@ -162,6 +162,14 @@ type StopRequested struct {
 	Reason string     `json:"reason"`
 }
 
+// SourceChanged: somebody changed files of workspace.from while the run used them. Where
+// the source is not copied (driver local), steps that ran meanwhile may have seen that;
+// those after it see what was imported. Paths are the first of Count.
+type SourceChanged struct {
+	Paths []string `json:"paths"`
+	Count int      `json:"count"`
+}
+
 // StepSlow: an attempt still runs after the step's warn_after.
 type StepSlow struct {
 	Step    string        `json:"step"`
@@ -237,6 +245,7 @@ func (BatchStarted) Type() string       { return "batch_started" }
 func (IterationStarted) Type() string   { return "iteration_started" }
 func (UntilEvaluated) Type() string     { return "until_evaluated" }
 func (StepSlow) Type() string           { return "step_slow" }
+func (SourceChanged) Type() string      { return "source_changed" }
 func (StopRequested) Type() string      { return "stop_requested" }
 func (StepFinished) Type() string       { return "step_finished" }
 func (RetryScheduled) Type() string     { return "retry_scheduled" }

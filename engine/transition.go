@@ -158,7 +158,7 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 		if ok = r.Status != ""; ok && r.Sandbox == b.ID {
 			r.Sandbox = ""
 		}
-	case Egress:
+	case Egress, SourceChanged:
 		ok = r.Status != "" // decides nothing: for records and people
 	case WorkspaceImported:
 		ok = r.imported(b)

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -88,11 +89,26 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		return append(dst, n.signed(g.cancelled, toneWarn, b.Step, what))
 	case engine.RunFinished:
 		return n.artifacts(dst, b.Artifacts)
+	case engine.SourceChanged:
+		what := "flow: workspace.from was changed while the run used it: "
+		for i, p := range b.Paths[:min(len(b.Paths), shownSource)] {
+			if i > 0 {
+				what += ", "
+			}
+			what += clean(p)
+		}
+		if more := b.Count - min(len(b.Paths), shownSource); more > 0 {
+			what += fmt.Sprintf(" and %d more", more)
+		}
+		return append(dst, n.paint(toneWarn, what+"; steps that ran meanwhile may have seen that, the next ones see what was imported"))
 	case engine.CancelRequested:
 		return append(dst, n.paint(toneWarn, "flow: stopping ("+clean(b.Cause)+")"))
 	}
 	return dst
 }
+
+// shownSource bounds the changed paths that are named.
+const shownSource = 5
 
 func (n *narrator) head(what string) string {
 	line := "flow: run " + clean(n.t.run)

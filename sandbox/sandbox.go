@@ -217,9 +217,11 @@ type Lower struct {
 // Layered is a sandbox that may have been made with Spec.Lower. Such a one does not know
 // what its home holds until SetLower said what the lower tree does.
 type Layered interface {
+	// Layered reports whether it was.
+	Layered() bool
 	// SetLower says what the lower tree holds, before the first Snapshot or Restore and
-	// whenever it was found changed; false where there is none.
-	SetLower(m *checkpoint.Manifest) bool
+	// whenever it was found changed; a Restore follows then.
+	SetLower(m *checkpoint.Manifest)
 }
 
 // Catcher is a Sandbox that was made with Spec.Catch.

@@ -33,6 +33,9 @@ type fork struct {
 // placeFor is the sandbox of an attempt. left ends the attempt's stay there.
 func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.Body)) (m *member, left func(), err error) {
 	h.tellEnded(emit)
+	if err := h.watchSource(ctx, false, emit); err != nil {
+		return nil, nil, err
+	}
 	r := h.roomOf(a.Step)
 	f := &fork{use: useOf(r, a), onConflict: a.Step.OnConflict}
 	f.apart = f.use == useFresh || f.use == usePool
@@ -146,6 +149,9 @@ func (h *Host) lookAhead(ctx context.Context) error {
 func (h *Host) catchUp(ctx context.Context, m *member) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.dirty && h.renewBelow(m) {
+		h.stale = true
+	}
 	h.dirty, h.ahead = true, nil
 	if !h.stale {
 		return nil

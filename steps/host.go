@@ -85,6 +85,9 @@ type Config struct {
 	// Restore is the checkpoint that a resumed run continues from; Base the one
 	// that holds the imported source. "" for none.
 	Restore, Base string
+	// BelowFrom is the number of names from which Source is not copied, where the driver
+	// can do without (Capabilities.Overlay); 0: 1,000.
+	BelowFrom int
 	// Cache of results, for the steps with `cache`.
 	Cache  Cache
 	Output OutputFunc
@@ -107,6 +110,7 @@ type Host struct {
 	bank   *bank
 
 	endedMu   sync.Mutex
+	below     beneath                // what is known of the source where it is not copied
 	endedOnes []engine.SandboxClosed // not told of yet
 
 	// mu guards what follows.

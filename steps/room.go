@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/workflow"
@@ -45,6 +46,8 @@ type member struct {
 	used bool
 	// told: people and records know of it.
 	told bool
+	// below is what it was told to lie below its workspace.
+	below *checkpoint.Manifest
 }
 
 // lost reports whether the sandbox has ended.
@@ -183,6 +186,11 @@ func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.B
 		return nil, err
 	}
 	m := &member{Sandbox: sb, room: r, born: time.Now()}
+	if m.layeredOf() != nil {
+		h.below.mu.Lock()
+		m.below = h.below.now
+		h.below.mu.Unlock()
+	}
 	h.tell(m, use, emit)
 	return m, nil
 }

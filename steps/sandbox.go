@@ -116,13 +116,19 @@ func (h *Host) create(ctx context.Context, r *room) (sandbox.Sandbox, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the sandbox's directory: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
-	defer cancel()
 	trust, err := h.trust(r)
 	if err != nil {
 		return nil, err
 	}
-	sb, err := r.Driver.Create(ctx, sandbox.Spec{ID: id, Dir: dir, Limits: limits(r.spec.Limits), Network: r.network, Trust: trust, Catch: r.catch, Mounts: r.Mounts})
+	look, err := h.lookBelow(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { look.Drop() }()
+	long := ctx
+	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
+	defer cancel()
+	sb, look, err := h.createOver(ctx, r, sandbox.Spec{ID: id, Dir: dir, Limits: limits(r.spec.Limits), Network: r.network, Trust: trust, Catch: r.catch, Mounts: r.Mounts}, look)
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -137,6 +143,13 @@ func (h *Host) create(ctx context.Context, r *room) (sandbox.Sandbox, error) {
 	if err := healthy(ctx, sb); err != nil {
 		h.closeSandbox(ctx, sb)
 		return nil, &sandbox.Error{Op: "check the new sandbox", Class: sandbox.ClassInfrastructure, Err: err}
+	}
+	if look == nil {
+		return sb, nil
+	}
+	if err := h.settleBelow(long, sb, look); err != nil {
+		h.closeSandbox(ctx, sb)
+		return nil, err
 	}
 	return sb, nil
 }
@@ -178,6 +191,7 @@ func (h *Host) fill(ctx context.Context, m *member, apart bool, emit func(engine
 	if apart {
 		tree = workspaceOf(tree)
 	}
+	h.renewBelow(m)
 	if err := m.Restore(ctx, h.cfg.Checkpoints, tree); err != nil {
 		return "", nil, fmt.Errorf("restore checkpoint %s: %w", id, err)
 	}
@@ -189,8 +203,10 @@ func (h *Host) fill(ctx context.Context, m *member, apart bool, emit func(engine
 
 // bringIn imports the source into the first sandbox of the run.
 func (h *Host) bringIn(ctx context.Context, m *member, apart bool, emit func(engine.Body)) (string, *checkpoint.Manifest, error) {
-	if err := h.importSource(ctx, m); err != nil {
-		return "", nil, err
+	if m.layeredOf() == nil {
+		if err := h.importSource(ctx, m); err != nil {
+			return "", nil, err
+		}
 	}
 	if err := makeStepDir(m); err != nil {
 		return "", nil, err
@@ -359,6 +375,8 @@ func (h *Host) Close(ctx context.Context) []engine.Body {
 	}
 	h.closeHouse(ctx)
 	var out []engine.Body
+	// The run has its result; a source that cannot be looked at changes nothing in it.
+	_ = h.watchSource(context.WithoutCancel(ctx), true, func(b engine.Body) { out = append(out, b) })
 	h.tellEnded(func(b engine.Body) { out = append(out, b) })
 	h.mu.Lock()
 	h.closeProxy()

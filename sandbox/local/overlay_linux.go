@@ -143,8 +143,14 @@ func mountOverlay(lower, layer, option string) (int, error) {
 		return -1, noOverlay(err, "open the file system overlay")
 	}
 	defer unix.Close(fs)
+	// By descriptor: commands read the options in /proc/mounts.
+	dir, err := unix.Open(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, step(err, "open %s", layer)
+	}
+	defer unix.Close(dir)
 	name, value, _ := strings.Cut(option, "=")
-	options := [][2]string{{"upperdir", filepath.Join(layer, upperName)}, {"workdir", filepath.Join(layer, workName)},
+	options := [][2]string{{"upperdir", fdPath(dir) + "/" + upperName}, {"workdir", fdPath(dir) + "/" + workName},
 		{"metacopy", "off"}, {"index", "off"}, {name, value}}
 	// lowerdir+ (Linux 6.8) takes a path with colons as it is.
 	if err := unix.FsconfigSetString(fs, "lowerdir+", lower); err != nil {
@@ -250,12 +256,14 @@ func newIDMap(uid, gid, to int) (*os.File, error) {
 	}
 }
 
+// Layered implements sandbox.Layered.
+func (s *Sandbox) Layered() bool { return s.layer != nil }
+
 // SetLower implements sandbox.Layered.
-func (s *Sandbox) SetLower(m *checkpoint.Manifest) bool {
+func (s *Sandbox) SetLower(m *checkpoint.Manifest) {
 	if s.layer != nil {
 		s.layer.SetLower(m)
 	}
-	return s.layer != nil
 }
 
 var _ sandbox.Layered = (*Sandbox)(nil)

@@ -46,9 +46,10 @@ func (d overDriver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox
 	if err != nil {
 		return nil, err
 	}
-	if !sb.(sandbox.Layered).SetLower(m) {
+	if !sb.(sandbox.Layered).Layered() {
 		d.t.Error("it has no overlay")
 	}
+	sb.(sandbox.Layered).SetLower(m)
 	return sb, nil
 }
 
