@@ -14,13 +14,19 @@ type EvaluateCondition struct{ Node int }
 // StartStep starts the attempt (counted over all resumes).
 type StartStep struct{ Node, Attempt int }
 
-// SkipStep: its own `if` was false.
-type SkipStep struct{ Node int }
-
-// NotRun: it will not run in this attempt of the run, for the reason given.
-type NotRun struct {
+// SkipStep: its own `if` was false, or (with a Reason) all that its join could have
+// counted was skipped.
+type SkipStep struct {
 	Node   int
 	Reason string
+}
+
+// NotRun: it will not run in this attempt of the run, for the reason given.
+// Cancelled: because a join had enough without it.
+type NotRun struct {
+	Node      int
+	Reason    string
+	Cancelled bool
 }
 
 // ScheduleRetry: the coming attempt starts at At.
@@ -87,6 +93,8 @@ type RequestStop struct {
 	Rest   bool
 	Status StepStatus
 	Reason string
+	// Join is the step that needs Node no more, "" for none.
+	Join string
 }
 
 func (a RequestApproval) about() int   { return a.Node }

@@ -169,6 +169,9 @@ func (d *decider) requested() {
 			d.add(RequestStop{Node: i, Status: StepTimedOut, Reason: fmt.Sprintf("timed out after %s", r.graph[i].step.Timeout)})
 		}
 	}
+	if !r.stopping() {
+		d.cancelRest()
+	}
 	for i := range r.attention.all() {
 		g := &r.graph[i]
 		if g.scope != nil && g.scope.again && !r.stopping() && r.Nodes[i].Stop == "" {
@@ -198,13 +201,17 @@ func (r *Run) insideOpen(i int) bool {
 // unstarted settles what was asked to stop and has not started.
 func (d *decider) unstarted() {
 	r := d.r
-	notRun := func(i int, reason string) {
+	notRun := func(i int, reason string, cancelled bool) {
 		if n := &r.Nodes[i]; r.insideOpen(i) && (n.Status == StepPending || n.Status == StepRetrying) {
-			d.add(NotRun{Node: i, Reason: reason})
+			d.add(NotRun{Node: i, Reason: reason, Cancelled: cancelled})
 		}
 	}
 	for i := range r.asked.all() {
-		notRun(i, r.Nodes[i].StopReason)
+		// What a join needs no more ends after what it waits for: whoever comes after a
+		// step comes after all that is before it.
+		if n := &r.Nodes[i]; n.StopJoin == "" || n.needs == 0 || r.graph[i].tmpl.Opens() {
+			notRun(i, n.StopReason, n.StopJoin != "")
+		}
 	}
 }
 
@@ -291,7 +298,11 @@ func (d *decider) stopRunning() {
 func (d *decider) steps() {
 	r := d.r
 	for i := range r.doomed.all() {
-		d.add(NotRun{Node: i, Reason: d.notRunReason(i)})
+		if r.nothingToJoin(i) {
+			d.add(SkipStep{Node: i, Reason: r.unmetReason(i)})
+		} else {
+			d.add(NotRun{Node: i, Reason: d.notRunReason(i)})
+		}
 	}
 	slots := d.plan.Workflow.MaxParallel
 	if slots <= 0 {
@@ -340,6 +351,9 @@ func (d *decider) next(i int) bool {
 
 func (d *decider) notRunReason(i int) string {
 	n := &d.r.Nodes[i]
+	if n.unmet && !n.excluded {
+		return d.r.unmetReason(i)
+	}
 	if n.Upstream < 0 || n.excluded {
 		return fmt.Sprintf("the run was asked to end after step %s", d.r.Start.Options.Until)
 	}

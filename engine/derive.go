@@ -13,7 +13,7 @@ func (r *Run) adopt(plan *workflow.Plan) {
 // rebuild computes what is derived from the nodes' states. Cost: the whole graph,
 // so only at the start and at a resume.
 func (r *Run) rebuild() {
-	for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.fresh, &r.running, &r.attention, &r.asking, &r.asked, &r.timed} {
+	for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.fresh, &r.running, &r.attention, &r.asking, &r.asked, &r.timed, &r.met} {
 		set.clear()
 	}
 	r.open, r.failed, r.failedFin, r.limits = 0, tally{}, tally{}, tally{}
@@ -170,13 +170,17 @@ func (r *Run) blame(i int) int {
 
 // classify puts a pending step whose needs have all ended where Decide looks for it.
 func (r *Run) classify(i int) {
-	n := &r.Nodes[i]
+	n, g := &r.Nodes[i], &r.graph[i]
+	if g.joins() {
+		r.classifyJoin(i)
+		return
+	}
 	if n.Status != StepPending || n.needs > 0 {
 		return
 	}
 	n.Upstream = -1
-	for _, need := range r.graph[i].needs {
-		if b := r.blame(need); b >= 0 {
+	for _, need := range g.needs {
+		if b := r.blame(need); b >= 0 && !g.loose(r.frames[g.frame].first, need) {
 			n.Upstream = b
 			break
 		}
@@ -220,6 +224,7 @@ func (r *Run) end(i int, seq int64) {
 	r.asking.remove(i)
 	r.asked.remove(i)
 	r.timed.remove(i)
+	r.met.remove(i)
 	r.frames[g.frame].open--
 	switch {
 	case g.frame > 0:

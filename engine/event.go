@@ -107,10 +107,14 @@ type ConditionEvaluated struct {
 // failed, or the run ended before.
 type StepSkipped struct {
 	Step string `json:"step"`
+	// Reason is given where it was not its own `if`: what its join needs was skipped.
+	Reason string `json:"reason,omitempty"`
 }
 type StepNotRun struct {
 	Step   string `json:"step"`
 	Reason string `json:"reason"`
+	// Cancelled: a join had enough without it, before it started.
+	Cancelled bool `json:"cancelled,omitempty"`
 }
 
 // StepStarted is durable before the step's process exists.
@@ -160,6 +164,8 @@ type StopRequested struct {
 	Rest   bool       `json:"rest,omitempty"`
 	Status StepStatus `json:"status"` // cancelled, timed_out
 	Reason string     `json:"reason"`
+	// Join is the step whose needs are met without this one (cancel_rest).
+	Join string `json:"join,omitempty"`
 }
 
 // SourceChanged: somebody changed files of workspace.from while the run used them. Where
@@ -230,6 +236,14 @@ type Egress struct {
 }
 
 func (Egress) Type() string { return "egress" }
+
+// Ended is the status that the step has then.
+func (b StepNotRun) Ended() StepStatus {
+	if b.Cancelled {
+		return StepCancelled
+	}
+	return StepIsNotRun
+}
 
 func (RunStarted) Type() string         { return "run_started" }
 func (RunResumed) Type() string         { return "run_resumed" }

@@ -78,7 +78,12 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 // worked: the step ended and may have left something in the workspace.
 func (r *Run) worked(i int) bool {
 	n, g := &r.Nodes[i], &r.graph[i]
-	return g.role == workflow.RoleStep && !g.late && n.Tries > 0 && n.endSeq > 0
+	return g.role == workflow.RoleStep && !g.late && n.Tries > 0 && n.endSeq > 0 && !n.gaveUp()
+}
+
+// gaveUp: it ended without a result, so that no checkpoint has to hold what it did.
+func (n *NodeState) gaveUp() bool {
+	return n.Status == StepCancelled || n.Status == StepIsNotRun
 }
 
 // forget makes the graph anew without what a resume drops: the instances of

@@ -97,11 +97,13 @@ type past struct {
 	expansions map[string]*expansion
 	// attempts of nodes that are gone: should they come back, they go on counting.
 	attempts map[string]NodeState
+	// upstream names the step that Upstream is the index of.
+	upstream map[string]string
 }
 
 // pastOf collects it. drop says which nodes are to be forgotten.
 func (r *Run) pastOf(drop func(i int) bool) past {
-	p := past{states: make(map[string]NodeState, len(r.graph)), expansions: map[string]*expansion{}, attempts: map[string]NodeState{}}
+	p := past{states: make(map[string]NodeState, len(r.graph)), expansions: map[string]*expansion{}, attempts: map[string]NodeState{}, upstream: map[string]string{}}
 	for id, n := range r.gone {
 		p.attempts[id] = n
 	}
@@ -113,6 +115,9 @@ func (r *Run) pastOf(drop func(i int) bool) past {
 			continue
 		}
 		p.states[r.graph[i].id] = r.Nodes[i]
+		if up := r.Nodes[i].Upstream; up >= 0 {
+			p.upstream[r.graph[i].id] = r.graph[up].id
+		}
 		if x := r.expansionOf(i); x != nil {
 			p.expansions[r.graph[i].id] = x
 		}
@@ -127,7 +132,7 @@ func (r *Run) construct(plan *workflow.Plan, p past) {
 	r.graph, r.Nodes = make([]node, 0, n), make([]NodeState, 0, n)
 	r.frames, r.byID, r.gone = nil, map[string]int{}, p.attempts
 	r.running, r.ready, r.doomed, r.retrying, r.fresh = nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}
-	r.attention, r.asking, r.asked, r.timed = nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}
+	r.attention, r.asking, r.asked, r.timed, r.met = nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}, nodeSet{}
 	r.since = nil
 	r.frames = append(r.frames, frame{parent: -1, up: -1, n: n, admitted: true})
 	r.finally = n
@@ -144,6 +149,15 @@ func (r *Run) construct(plan *workflow.Plan, p past) {
 			continue
 		}
 		r.reopen(i, x, p.states)
+	}
+	for id, up := range p.upstream {
+		i, ok := r.find(id)
+		if !ok {
+			continue
+		}
+		if r.Nodes[i].Upstream, ok = r.find(up); !ok {
+			r.Nodes[i].Upstream = i // what it waited for is gone
+		}
 	}
 }
 
@@ -189,7 +203,7 @@ func (r *Run) addNode(n node, states map[string]NodeState) {
 	if n.frame > 0 {
 		r.byID[n.id] = i
 	}
-	for _, set := range []*nodeSet{&r.running, &r.ready, &r.doomed, &r.retrying, &r.fresh, &r.attention, &r.asking, &r.asked, &r.timed} {
+	for _, set := range []*nodeSet{&r.running, &r.ready, &r.doomed, &r.retrying, &r.fresh, &r.attention, &r.asking, &r.asked, &r.timed, &r.met} {
 		set.grow(i + 1)
 	}
 }

@@ -386,7 +386,7 @@ func TestLoopRandom(t *testing.T) {
 		if err != nil || status == RunRunning {
 			t.Fatalf("seed %d: %s, %v\n%s", seed, status, err, dump(j.all()))
 		}
-		if err := law(plan, j.all()); err != nil {
+		if err := law(plan, conds, j.all()); err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(j.all()))
 		}
 		if f.mostRunning > plan.Workflow.MaxParallel {

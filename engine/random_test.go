@@ -42,6 +42,13 @@ func (g *randomSteps) list(prefix string, n, depth int) []*workflow.Step {
 				s.Needs = append(s.Needs, fmt.Sprintf("%s%d", prefix, j))
 			}
 		}
+		switch n := len(s.Needs); {
+		case g.rnd.IntN(5) == 0:
+			s.Needs, s.HasNeeds = nil, false
+		case n > 0 && g.rnd.IntN(2) == 0:
+			s.Join = &workflow.Join{Count: 1 + g.rnd.IntN(n)}
+			s.Join.CancelRest = s.Join.Count < n && g.rnd.IntN(2) == 0
+		}
 		out = append(out, s)
 	}
 	return out
@@ -193,8 +200,9 @@ func play(s *sim, rnd *rand.Rand, calm int, disturb bool) error {
 }
 
 // law reads events without the engine and says which promise they break.
-func law(plan *workflow.Plan, events []Event) error {
+func law(plan *workflow.Plan, conds conditions, events []Event) error {
 	state := map[string]string{} // "", running, waiting, ended
+	succeeded := map[string]bool{}
 	running, cancelled := 0, false
 	scopes := map[string]bool{}
 	for _, e := range events {
@@ -205,7 +213,7 @@ func law(plan *workflow.Plan, events []Event) error {
 				delete(state, id)
 			}
 			for _, r := range b.Reset {
-				state[r.Step] = ""
+				state[r.Step], succeeded[r.Step] = "", false
 			}
 			for id, st := range state {
 				if st == "running" || st == "waiting" {
@@ -219,11 +227,9 @@ func law(plan *workflow.Plan, events []Event) error {
 			if st := state[b.Step]; st != "" && st != "waiting" {
 				return fmt.Errorf("event %d: %s starts although it is %s", e.Seq, b.Step, st)
 			}
-			if top {
-				for _, need := range node.Step.Needs {
-					if !node.Finally && state[need] != "ended" {
-						return fmt.Errorf("event %d: %s starts before %s ended", e.Seq, b.Step, need)
-					}
+			if top && !node.Finally {
+				if err := lawOfNeeds(plan, conds, node, state, succeeded); err != nil {
+					return fmt.Errorf("event %d: %w", e.Seq, err)
 				}
 			}
 			if top && node.Finally {
@@ -247,7 +253,7 @@ func law(plan *workflow.Plan, events []Event) error {
 			if !scopes[b.Step] {
 				running--
 			}
-			state[b.Step] = "ended"
+			state[b.Step], succeeded[b.Step] = "ended", b.Outcome.Status == StepSucceeded
 			if b.Checkpoint != "" && running > 0 {
 				return fmt.Errorf("event %d: a checkpoint while %d steps run", e.Seq, running)
 			}
@@ -276,6 +282,32 @@ func law(plan *workflow.Plan, events []Event) error {
 				}
 			}
 		}
+	}
+	return nil
+}
+
+// lawOfNeeds: what a step waits for has ended, and a join has enough that succeeded,
+// unless its condition asks about that.
+func lawOfNeeds(plan *workflow.Plan, conds conditions, node *workflow.Node, state map[string]string, succeeded map[string]bool) error {
+	s, have, open := node.Step, 0, 0
+	for _, need := range s.Needs {
+		switch {
+		case state[need] != "ended":
+			open++
+		case succeeded[need]:
+			have++
+		}
+	}
+	for i := 0; !s.HasNeeds && plan.Nodes[i].Step != s; i++ {
+		if above := plan.Nodes[i].Step.ID; state[above] != "ended" {
+			return fmt.Errorf("%s starts before %s above it ended", s.ID, above)
+		}
+	}
+	switch j := s.Join; {
+	case j == nil && open > 0, j != nil && j.CancelRest && open > 0:
+		return fmt.Errorf("%s starts before %d of its needs ended", s.ID, open)
+	case j != nil && have < j.Count && (conds.of(s) == nil || !conds.of(s).UsesStatus()):
+		return fmt.Errorf("%s starts with %d of %d", s.ID, have, j.Count)
 	}
 	return nil
 }
@@ -310,7 +342,20 @@ func needsRedo(r *Run, i int) bool {
 	if !r.ended(i) || !r.endedWell(i) || r.Nodes[i].Last != nil && limited(&r.Nodes[i]) {
 		return true
 	}
-	return slices.ContainsFunc(r.graph[i].needs, func(n int) bool { return needsRedo(r, n) })
+	g := &r.graph[i]
+	if g.joins() {
+		have := 0
+		for _, n := range g.needs {
+			switch redo := needsRedo(r, n); {
+			case r.joinable(n) && !redo:
+				have++
+			case redo && g.step.Join.CancelRest && (r.Nodes[n].StopJoin == "" || slices.ContainsFunc(r.graph[n].needs, func(m int) bool { return needsRedo(r, m) })):
+				return true // it waits for all of them
+			}
+		}
+		return have < g.step.Join.Count
+	}
+	return slices.ContainsFunc(g.needs, func(n int) bool { return needsRedo(r, n) })
 }
 
 // checkResume compares what a resume resets with what the cut events promise.
@@ -368,7 +413,7 @@ func TestRandomRuns(t *testing.T) {
 		if err := play(s, rnd, 70, true); err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(s.events))
 		}
-		if err := law(plan, s.events); err != nil {
+		if err := law(plan, conds, s.events); err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(s.events))
 		}
 		checkReplay(t, seed, s)
@@ -378,6 +423,23 @@ func TestRandomRuns(t *testing.T) {
 		}
 		for _, e := range s.events {
 			seen[e.Body.Type()]++
+			switch b := e.Body.(type) {
+			case StopRequested:
+				if b.Join != "" {
+					seen["cancelled by a join"]++
+				}
+			case StepSkipped:
+				if b.Reason != "" {
+					seen["nothing to join"]++
+				}
+			}
+		}
+		for i := range s.run.Nodes {
+			if n := &s.run.Nodes[i]; n.fault > 0 && n.Status == StepIsNotRun {
+				seen["unmet join"]++
+			} else if k, bad := s.run.counts(i); n.Status == StepFailed && s.run.graph[i].tmpl.Judged && !bad && k == 0 {
+				seen["failure that a join judges"]++
+			}
 		}
 		for cut := 1; cut <= len(s.events); cut++ {
 			checkCut(t, seed, s, cut, rnd)
@@ -388,6 +450,7 @@ func TestRandomRuns(t *testing.T) {
 		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited", "waiting",
 		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
 		"foreach_expanded", "batch_started", "iteration_started", "until_evaluated", "stop_requested", "approval_requested", "approval_answered",
+		"cancelled by a join", "nothing to join", "unmet join", "failure that a join judges",
 	} {
 		if seen[want] == 0 && !testing.Short() {
 			t.Errorf("no run shows %s: the test looks away", want)
@@ -430,7 +493,7 @@ func checkWaiting(t *testing.T, seed int, s *sim, rnd *rand.Rand) {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
 		}
 	}
-	if err := law(n.run.plan, n.events); err != nil {
+	if err := law(n.run.plan, n.conds, n.events); err != nil {
 		t.Fatalf("seed %d: %v\n%s", seed, err, dump(n.events))
 	}
 }
@@ -502,7 +565,7 @@ func resumeAndCheck(before *Run, s *sim, cut int, opt ResumeOptions, rnd *rand.R
 	if err := play(n, rnd, 90, rnd.IntN(3) == 0); err != nil {
 		return n, err
 	}
-	if err := law(n.run.plan, n.events); err != nil {
+	if err := law(n.run.plan, n.conds, n.events); err != nil {
 		return n, err
 	}
 	if n.run.Status != RunSucceeded {

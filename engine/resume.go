@@ -60,6 +60,10 @@ func (e *NotResumableError) Error() string {
 //     `until` judged stay as they were; of a repeat that failed the last round
 //     runs again.
 //
+//  7. Where a join (any, count) still has enough, the steps that it cancelled stay
+//     so, and a failure that leads into joins only stays accepted; one without
+//     cancel_rest does not run again because of what it does not need.
+//
 //  7. An approval that waits for a person goes on waiting. Of a run that ended as
 //     waiting, what has ended stays as it did, also what failed: the run is not over.
 //
@@ -85,12 +89,11 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 	if opt.Point {
 		before = 0
 	}
-	p.unfinished()
-	p.spread()
+	p.settle()
 	position, id := p.restore(before)
 	position, id = p.lastTurn(opt, before, position, id)
 	p.uncovered(position)
-	p.spread()
+	p.settle()
 	out := RunResumed{Attempt: run.Attempt + 1, Checkpoint: id}
 	for i, why := range p.why {
 		if why != "" && !p.dropped[i] && p.old[i] != nil && (p.old[i].Status != StepPending || p.forget[i] || p.again[i]) {
@@ -245,6 +248,7 @@ func (p *resumePlan) unfinished() {
 			// Rule 7.
 		case n.Settled:
 			p.lastRound(i)
+		case p.joined(i):
 		case n.Status == StepSucceeded || n.Status == StepIsSkipped || n.Status == StepPending:
 		case n.Status == StepRunning && p.run.Status == RunWaiting:
 			p.reset(i, ReasonGoesOn)
@@ -271,10 +275,10 @@ func (p *resumePlan) accepted(i int) bool {
 	return (n.Status == StepFailed || n.Status == StepTimedOut) && p.x.graph[i].tolerant() && !limited(n)
 }
 
-// settledAbove: a scope around the frame failed, and its failure is accepted.
+// settledAbove: a scope around the frame succeeded, or how it ended is accepted.
 func (p *resumePlan) settledAbove(f int) bool {
 	for ; f > 0; f = p.x.frames[f].up {
-		if i := p.x.frames[f].parent; p.why[i] == "" && p.old[i] != nil && p.accepted(i) {
+		if i := p.x.frames[f].parent; p.why[i] == "" && p.old[i] != nil && (p.old[i].Status == StepSucceeded || p.accepted(i) || p.joined(i)) {
 			return true
 		}
 	}
@@ -318,7 +322,7 @@ func (p *resumePlan) spread() {
 		}
 		g := &p.x.graph[i]
 		for _, d := range g.dependents {
-			if p.x.graph[d].late {
+			if j := p.x.graph[d].step.Join; p.x.graph[d].late || j != nil && !j.CancelRest && (p.hasEnough(d) || p.hasTooLittle(d)) {
 				continue
 			}
 			fresh := p.why[d] == ""
@@ -397,7 +401,7 @@ func (p *resumePlan) restore(before int64) (position int64, id string) {
 // worked: the step stays done and may have changed something.
 func (p *resumePlan) worked(i int) bool {
 	n, g := p.old[i], &p.x.graph[i]
-	return p.why[i] == "" && !p.dropped[i] && n != nil && n.Tries > 0 && n.endSeq > 0 && !g.late && g.role == workflow.RoleStep
+	return p.why[i] == "" && !p.dropped[i] && n != nil && n.Tries > 0 && n.endSeq > 0 && !n.gaveUp() && !g.late && g.role == workflow.RoleStep
 }
 
 // uncovered is rule 5.

@@ -59,6 +59,7 @@ type Run struct {
 	asking    nodeSet // approvals that have begun and not ended
 	asked     nodeSet // were asked to stop and have not ended
 	timed     nodeSet // open scopes with a timeout
+	met       nodeSet // joins that have enough, and wait for the rest to be cancelled
 	since     []int   // ended since the newest checkpoint, in order of ending
 
 	open        int    // step nodes that have not ended
@@ -96,6 +97,8 @@ type NodeState struct {
 	// Stop: it was asked to end as this status (StopRequested), with the reason.
 	Stop       StepStatus
 	StopReason string
+	// StopJoin is the join that has enough without it, "" when another reason stopped it.
+	StopJoin string
 	// Settled: a round of a repeat that was judged; how it ended no longer counts.
 	Settled bool
 	// Upstream is the index of a step that it needs, transitively, and that did
@@ -103,6 +106,8 @@ type NodeState struct {
 	Upstream int
 
 	needs     int   // needs that have not ended
+	unmet     bool  // its join can no longer have enough
+	fault     rank  // what an unmet join that was not run counts as, +1; 0 for nothing
 	firstSeq  int64 // of the first start whose traces are in the workspace
 	endSeq    int64 // of the event with which it ended
 	excluded  bool  // Options.Until leaves it out

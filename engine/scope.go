@@ -241,7 +241,7 @@ func (r *Run) detach(frames []int, reason string) {
 			if r.ended(i) {
 				continue
 			}
-			for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.attention, &r.asking, &r.asked, &r.timed} {
+			for _, set := range []*nodeSet{&r.ready, &r.doomed, &r.retrying, &r.attention, &r.asking, &r.asked, &r.timed, &r.met} {
 				set.remove(i)
 			}
 			n.Status, n.Reason, n.endSeq = StepIsNotRun, reason, r.Seq+1
@@ -363,6 +363,9 @@ func (r *Run) stopAsked(i int, b StopRequested) bool {
 		r.look(i)
 		return true
 	default:
+		if r.Nodes[i].Stop == "" {
+			r.Nodes[i].StopJoin = b.Join
+		}
 		r.ask(i, b.Status, b.Reason)
 		return true
 	}

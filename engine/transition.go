@@ -114,9 +114,9 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 		case ConditionEvaluated:
 			ok = r.evaluated(i, e.Seq, b)
 		case StepSkipped:
-			ok = r.skip(i, e.Seq)
+			ok = r.skip(i, e.Seq, b.Reason)
 		case StepNotRun:
-			ok = r.notRun(i, e.Seq, b.Reason)
+			ok = r.notRun(i, e.Seq, b)
 		case StepStarted:
 			ok = r.start(i, e, b.Attempt)
 		case StepFinished:
@@ -231,21 +231,22 @@ func (r *Run) evaluated(i int, seq int64, b ConditionEvaluated) bool {
 	return true
 }
 
-// skip: pending, condition false → skipped.
-func (r *Run) skip(i int, seq int64) bool {
+// skip: pending, condition false or nothing to join → skipped.
+func (r *Run) skip(i int, seq int64, reason string) bool {
 	n := &r.Nodes[i]
-	if !r.mayStart(i) || n.Condition != TruthFalse {
+	if !(r.mayStart(i) && n.Condition == TruthFalse) && !r.nothingToJoin(i) {
 		return false
 	}
 	r.fresh.clear()
-	n.Status = StepIsSkipped
+	n.Status, n.Reason = StepIsSkipped, reason
 	r.ready.remove(i)
+	r.doomed.remove(i)
 	r.end(i, seq)
 	return true
 }
 
-// notRun: pending or retrying → not run.
-func (r *Run) notRun(i int, seq int64, reason string) bool {
+// notRun: pending or retrying → not run, or cancelled by a join.
+func (r *Run) notRun(i int, seq int64, b StepNotRun) bool {
 	n := &r.Nodes[i]
 	if n.Status != StepPending && n.Status != StepRetrying {
 		return false
@@ -254,8 +255,8 @@ func (r *Run) notRun(i int, seq int64, reason string) bool {
 	r.ready.remove(i)
 	r.doomed.remove(i)
 	r.retrying.remove(i)
-	n.Status, n.Reason, n.RetryAt = StepIsNotRun, reason, time.Time{}
-	if n.Upstream < 0 {
+	n.Status, n.Reason, n.RetryAt = b.Ended(), b.Reason, time.Time{}
+	if n.Upstream < 0 && !b.Cancelled {
 		r.cutShort(i)
 	}
 	r.end(i, seq)
@@ -340,7 +341,7 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 	case (n.Status == StepFailed || n.Status == StepTimedOut) && n.Stop == "":
 		r.fresh.add(i)
 	}
-	if n.Status == StepCancelled || n.Status == StepInterrupted || n.Stop != "" && n.Status != StepSucceeded {
+	if n.StopJoin == "" && (n.Status == StepCancelled || n.Status == StepInterrupted || n.Stop != "" && n.Status != StepSucceeded) {
 		r.cutShort(i)
 	}
 	r.end(i, seq)
@@ -376,6 +377,11 @@ func (r *Run) scheduleRetry(i int, b RetryScheduled) bool {
 	n.Status, n.RetryAt = StepRetrying, b.At
 	r.fresh.remove(i)
 	r.retrying.add(i)
+	for _, d := range r.graph[i].dependents {
+		if r.graph[d].joins() {
+			r.classifyJoin(d) // others may be enough
+		}
+	}
 	return true
 }
 

@@ -121,11 +121,11 @@ func (l *Loop) event(a Action) Body {
 	case CloseScope:
 		return l.close(a.Node, id)
 	case RequestStop:
-		return StopRequested{Step: id, Rest: a.Rest, Status: a.Status, Reason: a.Reason}
+		return StopRequested{Step: id, Rest: a.Rest, Status: a.Status, Reason: a.Reason, Join: a.Join}
 	case SkipStep:
-		return StepSkipped{Step: id}
+		return StepSkipped{Step: id, Reason: a.Reason}
 	case NotRun:
-		return StepNotRun{Step: id, Reason: a.Reason}
+		return StepNotRun{Step: id, Reason: a.Reason, Cancelled: a.Cancelled}
 	case ScheduleRetry:
 		return RetryScheduled{Step: id, Attempt: a.Attempt, At: a.At.UTC(), Reason: a.Reason}
 	case CancelRun:

@@ -83,7 +83,11 @@ func varsIn(ctx context.Context, run *Run, f int, refs []workflow.Ref, src Sourc
 	vars.Steps = make(map[string]workflow.StepView, len(refs))
 	for _, ref := range refs {
 		i, ok := run.resolve(f, ref.Step)
-		if !ok || !run.ended(i) {
+		if !ok {
+			continue
+		}
+		if !run.ended(i) { // one of a join's
+			vars.Steps[ref.Step] = workflow.StepView{Status: string(StepRunning)}
 			continue
 		}
 		view, ok := vars.Steps[ref.Step]
@@ -108,7 +112,7 @@ func (r *Run) outlook(node int) (success, failure bool) {
 	}
 	up := r.Nodes[node].Upstream
 	if up < 0 {
-		return true, false
+		return !r.Nodes[node].unmet, false
 	}
 	s := r.Nodes[up].Status
 	return false, s == StepFailed || s == StepTimedOut

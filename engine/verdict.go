@@ -37,21 +37,31 @@ func rankOf(c Class) rank {
 // tally counts the nodes that did not end well, by rank.
 type tally [ranks]int
 
-// counts says whether, and as what, an ended node makes the run not succeed.
+// counts says whether, and as what, an ended node makes the run not succeed: by how
+// it ended, or as a join that had too little.
 func (r *Run) counts(i int) (rank, bool) {
 	n := &r.Nodes[i]
 	if n.Stop == StepCancelled && n.Status != StepSucceeded {
 		return 0, false // its end was wanted
 	}
+	k, bad := r.endCounts(i)
+	if n.fault > 0 && !r.graph[i].tolerant() && !r.graph[i].tmpl.Judged && (!bad || n.fault-1 < k) {
+		return n.fault - 1, true
+	}
+	return k, bad
+}
+
+func (r *Run) endCounts(i int) (rank, bool) {
+	n := &r.Nodes[i]
 	switch n.Status {
 	case StepFailed, StepTimedOut:
 		k := rankStep
 		if n.Last != nil {
 			k = rankOf(n.Last.Class)
 		}
-		// A spent budget or a rate limit concerns the run, so continue_on_error
-		// does not tolerate it.
-		if r.graph[i].tolerant() && k != rankBudget && k != rankRateLimit {
+		// A spent budget or a rate limit concerns the run, so neither continue_on_error
+		// nor a join tolerates it.
+		if (r.graph[i].tolerant() || r.graph[i].tmpl.Judged) && k != rankBudget && k != rankRateLimit {
 			return 0, false
 		}
 		return k, true
@@ -155,6 +165,9 @@ func (r *Run) firstOf(k rank, from, to int) string {
 			why = n.Last.Error
 		}
 		id := r.graph[i].id
+		if own, bad := r.endCounts(i); n.fault > 0 && (!bad || own != k) {
+			why = r.unmetReason(i)
+		}
 		if why == "" {
 			return fmt.Sprintf("step %s: %s", id, n.Status)
 		}

@@ -45,8 +45,11 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 			return append(dst, n.signed(g.failed, toneBad, b.Step, "condition: "+clean(b.Error)))
 		}
 	case engine.StepSkipped:
-		return append(dst, n.signed(g.skipped, toneDim, b.Step, "skipped: its condition is false"))
+		return append(dst, n.signed(g.skipped, toneDim, b.Step, "skipped: "+skipWords(b)))
 	case engine.StepNotRun:
+		if b.Cancelled {
+			return append(dst, n.signed(g.notRun, toneDim, b.Step, "cancelled before it started: "+clean(b.Reason)))
+		}
 		return append(dst, n.signed(g.notRun, toneDim, b.Step, "not run: "+clean(b.Reason)))
 	case engine.StepStarted:
 		if !n.starts {
@@ -248,4 +251,11 @@ func (n *narrator) artifacts(dst []string, a *engine.Artifacts) []string {
 		dst = append(dst, "  "+n.paint(toneWarn, "artifacts:")+" left out: "+clean(left))
 	}
 	return dst
+}
+
+func skipWords(b engine.StepSkipped) string {
+	if b.Reason != "" {
+		return clean(b.Reason)
+	}
+	return "its condition is false"
 }

@@ -29,16 +29,19 @@ type PlanView struct {
 // PlanStep is one step of a plan. Wave is the round in which it can start at the
 // earliest, from 1; steps of one wave may run at the same time.
 type PlanStep struct {
-	ID       string   `json:"id"`
-	Name     string   `json:"name,omitempty"`
-	Kind     string   `json:"kind"`
-	Wave     int      `json:"wave"`
-	Finally  bool     `json:"finally,omitempty"`
-	Needs    []string `json:"needs"`
-	If       string   `json:"if,omitempty"` // "" means: if nothing failed
-	Shell    string   `json:"shell,omitempty"`
-	Provider string   `json:"provider,omitempty"`
-	Model    string   `json:"model,omitempty"`
+	ID      string   `json:"id"`
+	Name    string   `json:"name,omitempty"`
+	Kind    string   `json:"kind"`
+	Wave    int      `json:"wave"`
+	Finally bool     `json:"finally,omitempty"`
+	Needs   []string `json:"needs"`
+	// NeedsCount of Needs are enough, 0 for all; CancelRest cancels the others then.
+	NeedsCount int    `json:"needs_count,omitempty"`
+	CancelRest bool   `json:"cancel_rest,omitempty"`
+	If         string `json:"if,omitempty"` // "" means: if nothing failed
+	Shell      string `json:"shell,omitempty"`
+	Provider   string `json:"provider,omitempty"`
+	Model      string `json:"model,omitempty"`
 	// AllowedTools of an agent; nil means none were named.
 	AllowedTools    []string `json:"allowed_tools,omitempty"`
 	DisallowedTools []string `json:"disallowed_tools,omitempty"`
@@ -92,6 +95,9 @@ func PlanOf(p *workflow.Plan) PlanView {
 		ps.Sandbox, ps.Artifacts = sandboxWords(w, st), st.Artifacts
 		for _, k := range n.Needs {
 			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
+		}
+		if j := st.Join; j != nil {
+			ps.NeedsCount, ps.CancelRest = j.Count, j.CancelRest
 		}
 		if st.Retry.Written {
 			ps.MaxAttempts = st.Retry.MaxAttempts
@@ -270,7 +276,7 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	if len(st.Needs) == 0 {
 		add("starts", "at once")
 	} else {
-		add("starts", "after "+list(st.Needs, 8))
+		add("starts", startWords(st))
 	}
 	if st.If != "" {
 		text := st.If
@@ -366,6 +372,17 @@ func sandboxWords(w *workflow.Workflow, s *workflow.Step) string {
 		text = spec.Name + " (driver " + or(spec.Driver, "auto") + "): " + text
 	}
 	return text
+}
+
+// startWords says what a step waits for.
+func startWords(st *PlanStep) string {
+	switch {
+	case st.NeedsCount == 0:
+		return "after " + list(st.Needs, 8)
+	case st.CancelRest:
+		return fmt.Sprintf("when %d of %s succeeded; the others are cancelled", st.NeedsCount, list(st.Needs, 8))
+	}
+	return fmt.Sprintf("when %d of %s succeeded; the others go on", st.NeedsCount, list(st.Needs, 8))
 }
 
 func budgetWords(usd float64, tokens int64, turns int) string {

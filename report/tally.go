@@ -100,7 +100,7 @@ func (t *tally) observe(ev engine.Event) {
 	case engine.StepSkipped:
 		t.set(b.Step, engine.StepIsSkipped)
 	case engine.StepNotRun:
-		t.set(b.Step, engine.StepIsNotRun)
+		t.set(b.Step, b.Ended())
 	case engine.StepStarted:
 		st := t.set(b.Step, engine.StepRunning)
 		st.attempt, st.started = b.Attempt, ev.At

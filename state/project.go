@@ -66,9 +66,9 @@ func (c *change) project(e engine.Event) error {
 		}
 		return c.move(e, b.Step, moveAside, key, b.Step, string(engine.StepFailed), e.Seq, b.Error)
 	case engine.StepSkipped:
-		return c.move(e, b.Step, moveAside, key, b.Step, string(engine.StepIsSkipped), e.Seq, "")
+		return c.move(e, b.Step, moveAside, key, b.Step, string(engine.StepIsSkipped), e.Seq, b.Reason)
 	case engine.StepNotRun:
-		return c.move(e, b.Step, moveAside, key, b.Step, string(engine.StepIsNotRun), e.Seq, b.Reason)
+		return c.move(e, b.Step, moveAside, key, b.Step, string(b.Ended()), e.Seq, b.Reason)
 	case engine.RunResumed:
 		return c.resume(e, &b)
 	}

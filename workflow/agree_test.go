@@ -21,6 +21,28 @@ type generator struct {
 	late  bool     // in on_failure or finally
 }
 
+// needs of a step: of those above it in its list, some or all.
+func (g *generator) needs() any {
+	above := make([]any, 0, len(g.last))
+	for _, id := range g.last[:max(0, len(g.last)-1)] {
+		above = append(above, id)
+	}
+	switch {
+	case g.late:
+		return nil
+	case len(above) == 0 || g.rng.IntN(4) == 0:
+		return above[:min(len(above), 1)]
+	case g.rng.IntN(2) == 0:
+		o := object{{"any", above}}
+		if len(above) > 1 {
+			o = append(o, member{"cancel_rest", g.rng.IntN(2) == 0})
+		}
+		return o
+	default:
+		return object{{"count", 1 + g.rng.IntN(len(above))}, {"of", above}}
+	}
+}
+
 func (g *generator) pick(words ...string) string { return words[g.rng.IntN(len(words))] }
 
 func (g *generator) some(n int, item func(i int) any) []any {
@@ -129,14 +151,8 @@ func (g *generator) value(in string, k Key) any {
 		return map[string]any{"string": "x", "number": 1.5, "integer": 2, "boolean": true, "array": []any{1}, "object": object{{"a", 1}}}[g.input]
 	case typeStrings, typeWords:
 		return g.some(2, func(int) any { return g.pick("a/", "*.o") })
-	case typeIDs:
-		if g.late {
-			return nil
-		}
-		if len(g.last) < 2 {
-			return []any{}
-		}
-		return []any{g.last[0]}
+	case typeNeeds:
+		return g.needs()
 	case typeTools:
 		return g.some(2, func(int) any { return g.pick("Read", "Bash(go test:*)", "Grep") })
 	case typeHeaders:

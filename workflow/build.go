@@ -47,39 +47,55 @@ func nodeOf(s *Step) Node {
 }
 
 // link sets the edges of a list of steps. frontier holds the steps so far that no
-// other step waits for: who waits for all of them waits for all steps above.
+// other step waits for: who waits for all of them waits for all steps above. joined
+// are those that a join above names.
 func link(nodes []Node) {
 	ids := make(map[string]int, len(nodes))
 	for i := range nodes {
 		ids[nodes[i].Step.ID] = i
 	}
-	frontier := map[int]bool{}
+	frontier, joined := map[int]bool{}, map[int]bool{}
 	for i := range nodes {
 		n := &nodes[i]
-		if n.Step.HasNeeds {
+		join := n.Step.Join
+		switch {
+		case n.Step.HasNeeds:
 			for _, id := range n.Step.Needs {
 				n.Needs = append(n.Needs, ids[id])
 			}
-		} else {
+		default:
 			for j := range frontier {
 				n.Needs = append(n.Needs, j)
+				if joined[j] {
+					n.Loose = append(n.Loose, j)
+				}
 			}
 			slices.Sort(n.Needs)
+			slices.Sort(n.Loose)
 		}
 		for _, j := range n.Needs {
 			nodes[j].Dependents = append(nodes[j].Dependents, i)
-			delete(frontier, j)
+			if join != nil {
+				joined[j] = true
+			}
+			if !n.Opens() {
+				delete(frontier, j)
+			}
 		}
 		frontier[i] = true
 	}
-	setAlone(nodes)
+	order := inOrder(nodes)
+	setAlone(nodes, order)
+	if len(joined) > 0 {
+		setJudged(nodes, order)
+	}
 }
 
-// setAlone finds the nodes that every other one waits for, or that wait for it, in
-// linear time: in an order that respects the edges, all nodes before such a one lead
-// to it (it is the only one of them that nothing before it waits for), and all after
-// it come from it.
-func setAlone(nodes []Node) {
+// Opens: the node may start before all of its Needs have ended.
+func (n *Node) Opens() bool { return n.Step.Join != nil && !n.Step.Join.CancelRest }
+
+// inOrder is an order of the nodes that respects the edges.
+func inOrder(nodes []Node) []int {
 	waits := make([]int, len(nodes))
 	order := make([]int, 0, len(nodes))
 	for i := range nodes {
@@ -94,11 +110,33 @@ func setAlone(nodes []Node) {
 			}
 		}
 	}
+	return order
+}
+
+// setJudged finds the nodes from which every way leads into a join.
+func setJudged(nodes []Node, order []int) {
+	for _, i := range slices.Backward(order) {
+		led, elsewhere := false, false
+		for _, d := range nodes[i].Dependents {
+			n := &nodes[d]
+			into := n.Step.Join != nil || n.Judged
+			led = led || into
+			elsewhere = elsewhere || !into && !slices.Contains(n.Loose, i)
+		}
+		nodes[i].Judged = led && !elsewhere
+	}
+}
+
+// setAlone finds the nodes that every other one waits for, or that wait for it, in
+// linear time: in an order that respects the edges, all nodes before such a one lead
+// to it (it is the only one of them that nothing before it waits for), and all after
+// it come from it. What a join need not wait for leads to nothing.
+func setAlone(nodes []Node, order []int) {
 	last := make([]bool, len(nodes)) // all before it lead to it
-	ends := func(from, step int, edges func(*Node) []int, found func(i int)) {
+	ends := func(from, step int, edges func(i int) []int, found func(i int)) {
 		open := map[int]bool{}
 		for k := from; k >= 0 && k < len(order); k += step {
-			for _, j := range edges(&nodes[order[k]]) {
+			for _, j := range edges(order[k]) {
 				delete(open, j)
 			}
 			open[order[k]] = true
@@ -107,8 +145,21 @@ func setAlone(nodes []Node) {
 			}
 		}
 	}
-	ends(0, 1, func(n *Node) []int { return n.Needs }, func(i int) { last[i] = true })
-	ends(len(order)-1, -1, func(n *Node) []int { return n.Dependents }, func(i int) { nodes[i].Alone = last[i] })
+	needs := func(i int) []int {
+		if nodes[i].Opens() {
+			return nil
+		}
+		return nodes[i].Needs
+	}
+	dependents := func(i int) []int {
+		out := nodes[i].Dependents
+		if slices.ContainsFunc(out, func(d int) bool { return nodes[d].Opens() }) {
+			out = slices.DeleteFunc(slices.Clone(out), func(d int) bool { return nodes[d].Opens() })
+		}
+		return out
+	}
+	ends(0, 1, needs, func(i int) { last[i] = true })
+	ends(len(order)-1, -1, dependents, func(i int) { nodes[i].Alone = last[i] })
 }
 
 // Walk calls f for every step of the workflow, also those in groups, in file

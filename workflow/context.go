@@ -16,6 +16,7 @@ const (
 	ctxRetry     = inRetry
 	ctxBatch     = inBatch
 	ctxRepeat    = inRepeat
+	ctxNeeds     = inNeeds
 	ctxAgent     = inAgent
 	ctxApprove   = inApprove
 	ctxBudget    = inBudget

@@ -11,6 +11,8 @@ type graph struct {
 	on  [][]int
 	has []bool
 	at  []Pos
+	// open: the step starts before all that it names has ended (any, count).
+	open []bool
 
 	// Set by close. rank is a topological order; tree and last number a spanning
 	// forest of edges, so that most questions are answered by comparing two numbers.
@@ -20,10 +22,39 @@ type graph struct {
 }
 
 func newGraph(n int) *graph {
-	return &graph{n: n, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n)}
+	return &graph{n: n, on: make([][]int, n), has: make([]bool, n), at: make([]Pos, n), open: make([]bool, n)}
 }
 
 func (g *graph) set(i int, on []int, at Pos) { g.on[i], g.has[i], g.at[i] = on, true, at }
+
+// join sets what a step names of which some are enough. all: it starts once all of
+// them have ended nevertheless.
+func (g *graph) join(i int, on []int, at Pos, all bool) {
+	g.set(i, on, at)
+	g.open[i] = !all && len(on) > 1
+}
+
+// joins: step i names j among those of which some are enough. It may look at j, which
+// has ended or not.
+func (g *graph) joins(i, j int) bool {
+	if i < 0 || i >= g.n || !g.open[i] {
+		return false
+	}
+	for _, y := range g.on[i] {
+		if y == j {
+			return true
+		}
+	}
+	return false
+}
+
+// firm is edge without what a step need not wait for.
+func (g *graph) firm(x, k int) int {
+	if x < g.n && g.open[x] {
+		return -1
+	}
+	return g.edge(x, k)
+}
 
 // edge returns the k-th node that x waits for, -1 after the last.
 func (g *graph) edge(x, k int) int {
@@ -106,7 +137,7 @@ func (g *graph) close() {
 	for i := size - 1; i >= 0; i-- {
 		x, parent := order[i], size
 		for k := 0; ; k++ {
-			y := g.edge(x, k)
+			y := g.firm(x, k)
 			if y < 0 {
 				break
 			}
@@ -157,7 +188,7 @@ func (g *graph) before(i, j int) bool {
 			return true
 		}
 		for k := 0; ; k++ {
-			y := g.edge(x, k)
+			y := g.firm(x, k)
 			if y < 0 {
 				break
 			}

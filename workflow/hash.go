@@ -15,6 +15,7 @@ type hashForm struct {
 	Kind     Kind          `json:"kind"`
 	Needs    []string      `json:"needs,omitempty"`
 	HasNeeds bool          `json:"has_needs,omitempty"`
+	Join     *Join         `json:"join,omitempty"`
 	If       string        `json:"if,omitempty"`
 	Env      [][2]string   `json:"env,omitempty"`
 	Outputs  [][2]string   `json:"outputs,omitempty"`
@@ -85,7 +86,7 @@ type approveForm struct {
 
 // hashStep is the SHA-256 of a step's form, as hex.
 func hashStep(w *Workflow, s *Step) string {
-	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Secrets: s.Secrets, Timeout: s.Timeout,
+	f := hashForm{ID: s.ID, Kind: s.Kind, Needs: s.Needs, HasNeeds: s.HasNeeds, Join: s.Join, Secrets: s.Secrets, Timeout: s.Timeout,
 		Continue: s.ContinueOnError, Network: s.Network.canonical(), Exposed: s.Exposed, Conflict: s.OnConflict, Sandbox: s.Sandbox}
 	for _, name := range s.Secrets {
 		for _, x := range w.Secrets {

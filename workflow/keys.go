@@ -68,6 +68,7 @@ const (
 	typeSandbox   KeyType = "`fresh` or a name"
 	typeApprove   KeyType = "message or map"
 	typeChoices   KeyType = "list of choices"
+	typeNeeds     KeyType = "list of ids, or map"
 	typeUndefined KeyType = ""
 )
 
@@ -104,6 +105,7 @@ const (
 	inLintOff   = "lint.off"
 	inBatch     = "batch"
 	inRepeat    = "repeat"
+	inNeeds     = "needs"
 	inAgent     = "agent"
 	inApprove   = "approve"
 	inBudget    = "budget"
@@ -210,7 +212,7 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "approve", Type: typeApprove, Of: inApprove, Kind: true, Doc: "Waits for a person: the message that they read, or a map. `flow approve` and `flow reject` answer. When nothing else can run, the process ends with exit code 5 and the run is `waiting`.", Example: "\"Deploy ${{ inputs.version }}?\""},
 		{In: inStep, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh", "python", "node"}, Default: "bash", Doc: "What reads a script: `bash` (with `-eu -o pipefail`), `sh` (with `-eu`), `python` (`python3`) or `node`.", Example: "sh"},
 		{In: inStep, Name: "warn_after", Type: typeDuration, Default: "60s", Doc: "An attempt that still runs after this time is told of, once.", Example: "5m"},
-		{In: inStep, Name: "needs", Type: typeIDs, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none.", Example: "[build]"},
+		{In: inStep, Name: "needs", Type: typeNeeds, Of: inNeeds, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none. A map: some of them are enough.", Example: "[build]"},
 		{In: inStep, Name: "if", Type: typeExpr, Default: "success()", Doc: "Runs the step only when the expression is true.", Example: "inputs.mode == \"full\""},
 		{In: inStep, Name: "env", Type: typeEnv, Doc: "Settings for this step.", Example: "{WHO: \"${{ inputs.who }}\"}"},
 		{In: inStep, Name: "secrets", Type: typeStepSecrets, Of: inStepSecret, Doc: "The declared secrets that this step gets as variables. An agent gets only those with `inject`, unless it says `expose`.", Example: "[API_TOKEN]"},
@@ -238,6 +240,11 @@ func supportedKeys() []Key {
 
 		{In: inRepeat, Name: "until", Type: typeExpr, Required: true, Doc: "The condition that ends it. It sees the steps of the group, or the step itself as `self`, as the last round left them.", Example: "self.exit_code == 0"},
 		{In: inRepeat, Name: "max", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many rounds at most; a last round that leaves `until` false fails the step.", Example: "5"},
+
+		{In: inNeeds, Name: "any", Type: typeIDs, Doc: "One of these steps has to succeed.", Example: "[mirror_a, mirror_b]"},
+		{In: inNeeds, Name: "count", Type: typeInt, Min: 1, Max: 10000, Doc: "How many of the steps of `of` have to succeed.", Example: "2"},
+		{In: inNeeds, Name: "of", Type: typeIDs, Doc: "The steps that `count` counts.", Example: "[review_a, review_b, review_c]"},
+		{In: inNeeds, Name: "cancel_rest", Type: typeBool, Default: "false", Doc: "When enough of them succeeded, the others are cancelled, and what only they need; the step starts once they have ended. Without it they go on.", Example: "true"},
 
 		{In: inCache, Name: "key", Type: typeStrings, Doc: "What replaces the workspace's files in the key: globs in the workspace, and values in `${{ }}`.", Example: "[go.sum, \"${{ inputs.mode }}\"]"},
 

@@ -72,6 +72,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.lintRow(n)
 		case inRetry:
 			p.retry(n)
+		case inNeeds:
+			p.join(n, 0)
 		case inCache:
 			p.cache(n, p.stepScope(0))
 		case inApprove:

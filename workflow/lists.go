@@ -250,7 +250,7 @@ func (p *fileParser) before(i int) func(id string) string {
 				switch {
 				case m == j && j != i:
 					return fmt.Sprintf("step %q holds this step: it has not ended", id)
-				case ended[k](j - p.lists[k].base):
+				case ended[k](j - p.lists[k].base), p.lists[k].graph.joins(m-p.lists[k].base, j-p.lists[k].base):
 					return why
 				}
 				return fmt.Sprintf("step %q does not end before this one starts: name it in `needs`", id)
@@ -279,46 +279,4 @@ func (p *fileParser) topOf(member map[int]int) int {
 		}
 	}
 	return 0
-}
-
-// needs reads the order of step i. It is read for all steps before anything
-// else, because an expression may name only what ends before its step.
-func (p *fileParser) needs(step *yaml.Node, i int) {
-	n := valueOf(step, "needs")
-	if n == nil {
-		return
-	}
-	names := []string{}
-	defer func() { p.needed[i] = names }()
-	list := p.places[i].list
-	l := &p.lists[list]
-	if real(n).Kind == yaml.MappingNode {
-		p.at("not-supported", n, "needs with any or count is not supported yet")
-		l.graph.set(i-l.base, nil, pos(n))
-		return
-	}
-	var on []int
-	p.list(n, "needs", func(x *yaml.Node) {
-		id, ok := p.name(x, "needs")
-		if !ok {
-			return
-		}
-		at, ok := p.ids[id]
-		switch {
-		case !ok:
-			d := p.at("unknown-step", real(x), "there is no step %q", id)
-			d.Suggestion = p.nearest(id, p.idNames())
-		case at == i:
-			p.at("cycle", real(x), "step %s needs itself", id)
-		case p.places[at].list != list:
-			p.at("unknown-step", real(x), "needs stays within its list: %q is in %s", id, p.whereIs(at))
-		case l.late:
-			p.at("unknown-step", real(x), "the steps of %s run one after the other: needs says nothing there", l.what)
-		case slices.Contains(names, id):
-		default:
-			names = append(names, id)
-			on = append(on, at-l.base)
-		}
-	})
-	l.graph.set(i-l.base, on, pos(n))
 }

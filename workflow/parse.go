@@ -110,6 +110,7 @@ type fileParser struct {
 	profiles  *yaml.Node          // `profiles:` of the file, nil for none
 	taken     map[string]bool     // profiles that a step takes
 	needed    map[int][]string
+	joins     map[int]*Join
 	lists     []stepList
 	places    []standing // of each step
 	configs   map[scopeKind]*conf.Config
@@ -122,7 +123,7 @@ type fileParser struct {
 func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
 	return &fileParser{
 		reader: reader{bag: bag{file: name}, text: bytes.TrimPrefix(text, bom)}, opts: opts,
-		rules: Rules(), used: map[string]bool{}, needed: map[int][]string{}, warned: map[Pos]bool{},
+		rules: Rules(), used: map[string]bool{}, needed: map[int][]string{}, joins: map[int]*Join{}, warned: map[Pos]bool{},
 		w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}},
 	}
 }

@@ -113,7 +113,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.shell = v
 			p.word(ctxStep, k, v)
 		case "needs":
-			s.HasNeeds, s.Needs = true, p.needed[i]
+			s.HasNeeds, s.Needs, s.Join = true, p.needed[i], p.joins[i]
 		case "if":
 			x.cond = v
 		case "env":

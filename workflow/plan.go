@@ -37,6 +37,12 @@ type Node struct {
 	// `needs` is reduced to those steps above that no later step already waits
 	// for, so that 10,000 steps in a row have one edge each.
 	Needs []int
+	// Loose are those of Needs of which only the end is waited for, however it was: a
+	// join above the node judges them.
+	Loose []int
+	// Judged: what comes of the node leads into joins alone, which judge it. That it
+	// did not succeed matters where a join can no longer be met.
+	Judged bool
 	// Alone: no other node of its list can run at the same time.
 	Alone bool
 	// Dependents is the reverse of Needs.

@@ -17,7 +17,7 @@ func ruleConstantCondition(p *fileParser, l *stepLint) {
 	if err != nil {
 		return
 	}
-	v := &varies{p: p}
+	v := &varies{p: p, s: l.s}
 	ast.Walk(&tree.Node, v)
 	if c := v.never; c != nil {
 		at := p.placeIn(real(l.nodes.cond), byteAt(l.s.If.source, c.from))
@@ -41,6 +41,7 @@ func ruleConstantCondition(p *fileParser, l *stepLint) {
 // with a word that never comes.
 type varies struct {
 	p     *fileParser
+	s     *Step
 	any   bool
 	never *comparison
 }
@@ -76,6 +77,9 @@ func (v *varies) compare(name, word ast.Node) {
 	switch {
 	case len(path) == 3 && path[0] == "steps" && path[2] == "status":
 		words = Statuses()
+		if v.s.Join != nil && slices.Contains(v.s.Needs, path[1]) {
+			words = append(words, "running")
+		}
 	case len(path) == 2 && path[0] == "inputs":
 		for _, in := range v.p.w.Inputs {
 			if in.Name == path[1] && in.Type == "string" {

@@ -134,6 +134,12 @@ func exclusive(in string) object {
 		return object{{"dependencies", object{{"max_parallel", foreach}, {"batch", foreach}, {"fail_fast", foreach}}}}
 	case inSecret:
 		return not("env", "file")
+	case inNeeds:
+		has := func(names ...string) object { return object{{"required", names}} }
+		return object{{"oneOf", []object{
+			append(has("any"), member{"not", object{{"anyOf", []object{has("count"), has("of")}}}}),
+			append(has("count", "of"), member{"not", has("any")}),
+		}}}
 	case inAgent:
 		return object{{"oneOf", []object{{{"required", []string{"prompt"}}}, {{"required", []string{"prompt_file"}}}}}}
 	case inMCP:
@@ -271,7 +277,7 @@ func shape(k Key) object {
 	case typeWords:
 		return listOf(object{{"type", "string"}})
 	case typeIDs:
-		return listOf(pattern(idPattern))
+		return append(listOf(pattern(idPattern)), member{"minItems", 1}, member{"uniqueItems", true})
 	case typeChoices:
 		return append(listOf(pattern(wordPattern)), member{"minItems", 1}, member{"uniqueItems", true})
 	case typeNames:
@@ -321,6 +327,8 @@ func shape(k Key) object {
 	case typeAccess:
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))
+	case typeNeeds:
+		return anyOf(listOf(pattern(idPattern)), ref(k.Of))
 	case typeForeach:
 		some := func(o object) object { return append(o, member{"minItems", 1}) }
 		axis := anyOf(object{{"type", "string"}}, object{{"type", "array"}})

@@ -135,8 +135,10 @@ type Step struct {
 	// Needs as written; nil means absent: every step above it in the same list.
 	Needs    []string
 	HasNeeds bool
-	If       *Expr // nil means success()
-	Env      []EnvVar
+	// Join says that some of Needs are enough; nil: all of them.
+	Join *Join
+	If   *Expr // nil means success()
+	Env  []EnvVar
 	// FileEnv is how many of Env come from the file's `env` and `defaults`: the rest
 	// is nearer to the step.
 	FileEnv int
@@ -182,6 +184,15 @@ type Step struct {
 	Hash string
 	// ItemsHash is that of the list of foreach as written, which Hash leaves out.
 	ItemsHash string
+}
+
+// Join is `needs: {any: …}` or `needs: {count: …, of: …}`: the step's turn comes
+// once Count of the listed steps succeeded.
+type Join struct {
+	Count int
+	// CancelRest: the others of the list are cancelled then, and the step starts
+	// once they have ended. Without it they go on beside the step.
+	CancelRest bool
 }
 
 // Foreach is `foreach` with the step's `max_parallel`, `batch` and `fail_fast`.
