@@ -9,7 +9,7 @@ BUILD   := CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS
 TIME    ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build quickstart claude test testuser race lint bench fuzz generate clean
+.PHONY: help tools build quickstart claude test testuser race lint bench fuzz mutants generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ fuzz: tools ## each fuzz target for a minute
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzParse -fuzztime 60s ./workflow
 	$(GO) test -tags $(TAGS) -run '^$$' -fuzz FuzzRedactor -fuzztime 60s ./redact
 	for f in FuzzClassify FuzzAuthority FuzzNames; do $(GO) test -tags $(TAGS) -run '^$$' -fuzz $$f -fuzztime 60s ./egress || exit 1; done
+
+mutants: tools ## take out each protection of the sandbox and see its test fail; ONLY=part of a name
+	FLOW_LONG=1 FLOW_MUTANT='$(ONLY)' $(GO) test -tags $(TAGS) -timeout 60m -count=1 -v -run '^TestMutants$$' ./cmd/flow
 
 generate: tools ## rewrite schema.json, the tables of docs/language.md and the golden files of the language
 	$(GO) test -tags $(TAGS) ./workflow -update

@@ -11,6 +11,7 @@ import (
 
 	"flowrun.dev/flow/checkpoint/cache"
 	"flowrun.dev/flow/report"
+	"flowrun.dev/flow/sandbox/local"
 	"flowrun.dev/flow/state"
 )
 
@@ -51,8 +52,14 @@ func (a *app) collect(ctx context.Context, f *gcFlags) error {
 	if f.keep < -1 {
 		return &usageError{msg: "--keep takes a number of runs"}
 	}
-	if look, err := a.readState(); err != nil || look == nil {
-		return err // nothing ran here yet: nothing to do, and no directory to make
+	var swept []string
+	if !f.dryRun {
+		swept = local.Sweep()
+	}
+	if look, err := a.readState(); err != nil {
+		return err
+	} else if look == nil { // nothing ran here yet: no directory to make
+		return a.saySwept(swept)
 	} else {
 		look.Close()
 	}
@@ -71,7 +78,10 @@ func (a *app) collect(ctx context.Context, f *gcFlags) error {
 	}
 	if a.json {
 		return report.WriteJSON(a.out, map[string]any{"runs": orEmpty(out.Runs), "kept": orEmpty(out.Kept), "contents": out.Contents,
-			"freed_bytes": out.Freed + freed, "busy": out.Busy, "cached_results": results, "dry_run": f.dryRun})
+			"freed_bytes": out.Freed + freed, "leftovers": orEmpty(swept), "busy": out.Busy, "cached_results": results, "dry_run": f.dryRun})
+	}
+	if err := a.saySwept(swept); err != nil {
+		return err
 	}
 	verb := "removed"
 	if f.dryRun {
@@ -91,6 +101,19 @@ func (a *app) collect(ctx context.Context, f *gcFlags) error {
 	}
 	_, err = fmt.Fprintf(a.out, "%d runs, %d contents, %d cached results removed; %d bytes freed\n", len(out.Runs), out.Contents, results, out.Freed+freed)
 	return err
+}
+
+// saySwept tells what killed processes had left on the machine.
+func (a *app) saySwept(paths []string) error {
+	if a.json {
+		return nil
+	}
+	for _, path := range paths {
+		if _, err := fmt.Fprintf(a.out, "removed %s, which a killed flow left\n", path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) collectCache(g state.GC) (n int, freed int64, err error) {

@@ -14,6 +14,7 @@ import (
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/host"
+	"flowrun.dev/flow/sandbox/local"
 	"flowrun.dev/flow/state"
 	"flowrun.dev/flow/steps"
 	"flowrun.dev/flow/workflow"
@@ -249,6 +250,9 @@ func (a *app) openState(ctx context.Context) (*state.Store, string, error) {
 		return nil, "", err
 	}
 	left, err := store.Leftovers(ctx)
+	if len(left) > 0 {
+		local.Sweep() // a killed flow leaves more than its folders
+	}
 	for _, l := range left {
 		// Holding the run keeps a resume of it out while its old sandbox goes.
 		owner, err := store.Acquire(ctx, l.Run)

@@ -214,9 +214,15 @@ func integrity(t *testing.T, where, path string) {
 // namespace.
 func nothingLeft(t *testing.T, where, dir string) {
 	t.Helper()
+	processesGone(t, where, dir, func() []string { return cgroupsOf(t, dir) })
+}
+
+// processesGone is nothingLeft with what else is to be gone.
+func processesGone(t *testing.T, where, dir string, more func() []string) {
+	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		left := append(processesOf(dir), cgroupsOf(t, dir)...)
+		left := append(processesOf(dir), more()...)
 		if mounts, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(mounts), dir) {
 			left = append(left, "a mount")
 		}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/sandbox/internal/cgroup"
 	"flowrun.dev/flow/sandbox/internal/landlock"
+	"flowrun.dev/flow/sandbox/internal/owner"
 )
 
 // Driver makes namespace sandboxes. Its methods may be called from several goroutines.
@@ -74,7 +77,8 @@ func isID(s string) bool {
 func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("probing the local sandbox took too long"))
 	defer cancel()
-	dir, err := os.MkdirTemp("", "flow-probe-")
+	dir := filepath.Join(os.TempDir(), owner.Name(probePrefix+strconv.FormatUint(rand.Uint64(), 36)))
+	err := os.Mkdir(dir, 0o700)
 	if err != nil {
 		return sandbox.Capabilities{}, &sandbox.Error{Op: "probe local sandbox", Class: sandbox.ClassInfrastructure, Err: err}
 	}

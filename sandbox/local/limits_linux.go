@@ -26,7 +26,7 @@ func (s *Sandbox) join(spec sandbox.Spec) error {
 		return nil
 	}
 	place := cgroup.Find()
-	place.Sweep() // what a killed flow left
+	place.Sweep(false) // what a killed flow left
 	g, err := place.New(spec.ID, l)
 	if err != nil {
 		return step(err, "limit the sandbox")

@@ -19,6 +19,9 @@ func New(Options) *Driver { return &Driver{} }
 // InitMain does nothing here.
 func InitMain([]string) (handled bool) { return false }
 
+// Sweep finds nothing.
+func Sweep() (gone []string) { return nil }
+
 // Name is "local".
 func (*Driver) Name() string { return "local" }
 

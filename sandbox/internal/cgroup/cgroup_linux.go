@@ -3,7 +3,7 @@
 //
 // A group lies below the one that this process is in, is named by its maker, and is
 // empty when its processes have ended: Remove takes it away. What a killed maker left
-// is found by its name (Sweep).
+// is found by its name, which ends with the maker's pid (Sweep).
 package cgroup
 
 import (
@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"flowrun.dev/flow/sandbox/internal/owner"
 )
 
 // Prefix of the names of all groups.
@@ -105,7 +107,7 @@ func (p Place) v2(controller string) bool {
 // Can lists the controllers of which a group can be made, by making one.
 func (p Place) Can() (can []string) {
 	for _, c := range controllers {
-		g, err := p.newGroup("probe-"+strconv.Itoa(os.Getpid()), []string{c})
+		g, err := p.newGroup("probe", []string{c})
 		if err == nil {
 			can = append(can, c)
 		}
@@ -148,7 +150,7 @@ func (p Place) newGroup(name string, need []string) (*Group, error) {
 		if !ok {
 			return g, fmt.Errorf("there is no control group with %s", c)
 		}
-		dir := filepath.Join(parent, Prefix+name)
+		dir := filepath.Join(parent, owner.Name(Prefix+name))
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return g, fmt.Errorf("make a control group: %w", err)
 		}
@@ -282,21 +284,17 @@ func removeDir(dir string) bool {
 	}
 }
 
-// sweepAge is how old a group must be to count as left over.
-const sweepAge = time.Minute
-
-// Sweep removes the groups beside our own that have no process any more, as a killed
-// process leaves them, and returns their names.
-func (p Place) Sweep() (gone []string) {
+// Sweep removes the groups beside our own that have no process any more and whose maker
+// has ended, as a killed process leaves them, and returns their paths. A patient one
+// waits a second for processes that are just ending.
+func (p Place) Sweep(patient bool) (gone []string) {
 	for _, parent := range p.dirs {
 		found, _ := filepath.Glob(filepath.Join(parent, Prefix+"*")) // the pattern is ours
 		for _, dir := range found {
-			// A young one may belong to a sandbox that is just being made.
-			if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < sweepAge {
-				continue
-			}
-			if os.Remove(dir) == nil { // a group with processes cannot be removed
-				gone = append(gone, filepath.Base(dir))
+			// Of a living maker it may belong to a sandbox that is just being made. A group
+			// with processes cannot be removed.
+			if !owner.Alive(dir) && (os.Remove(dir) == nil || patient && removeDir(dir)) {
+				gone = append(gone, dir)
 			}
 		}
 	}

@@ -1,11 +1,15 @@
 package cgroup
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"flowrun.dev/flow/sandbox/internal/owner"
 )
 
 func TestFind(t *testing.T) {
@@ -39,7 +43,7 @@ func TestVersion2(t *testing.T) {
 	}
 	p := Place{dirs: map[string]string{"": dir}}
 	// The kernel would fill it with files.
-	group := filepath.Join(dir, Prefix+"x")
+	group := filepath.Join(dir, owner.Name(Prefix+"x"))
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -96,5 +100,27 @@ func TestReal(t *testing.T) {
 	_ = cmd.Wait() // it fails to fork
 	if s := g.Stats(); s.PidsRefused == 0 || s.MemoryPeak == 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestSweep leaves what a living process made, and what it does not know.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, fmt.Sprintf("%sa-1-%d", Prefix, dead.Process.Pid))
+	for _, name := range []string{left, filepath.Join(dir, owner.Name(Prefix+"b")), filepath.Join(dir, Prefix+"c"), filepath.Join(dir, "other-1")} {
+		if err := os.Mkdir(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := (Place{dirs: map[string]string{"": dir}}).Sweep(false); !slices.Equal(got, []string{left}) {
+		t.Errorf("%v", got)
+	}
+	if rest, err := os.ReadDir(dir); err != nil || len(rest) != 3 {
+		t.Errorf("%v, %v", rest, err)
 	}
 }

@@ -31,6 +31,10 @@ type Job struct {
 	FailAt int
 	FailOn bool
 	Errno  int
+	// Tree counts, instead of what is made durable, the calls by which a sandbox is made,
+	// of the program and of all its descendants. The program is killed at one of them, in
+	// whatever process, and the descendants are let go.
+	Tree bool
 }
 
 // Result is what it did.
@@ -40,6 +44,7 @@ type Result struct {
 	Killed   bool
 	Failed   int // calls that were made to fail
 	ExitCode int // 128 plus the signal where one ended it
+	PID      int // of the program, with Job.Tree
 }
 
 // Main runs the job of Env's text, prints the result as the last line of w, and

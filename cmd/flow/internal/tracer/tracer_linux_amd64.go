@@ -36,6 +36,9 @@ var durable = map[uint64]struct {
 // Trace runs the job. It must stay on one thread: a tracee listens to its tracer
 // thread only.
 func Trace(job Job) (Result, error) {
+	if job.Tree {
+		return traceTree(job)
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	res := Result{ByName: map[string]int{}}

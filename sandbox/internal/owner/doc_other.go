@@ -1,0 +1,4 @@
+//go:build !unix
+
+// Package owner names what one process leaves on the machine if it is killed.
+package owner
