@@ -45,6 +45,20 @@ func ShowRun(w io.Writer, v RunView, s Style) error {
 	return nil
 }
 
+// ShowStep writes what is known of one step.
+func ShowStep(w io.Writer, r StepRow, s Style) error {
+	s = s.withDefaults()
+	var b bytes.Buffer
+	if err := stepTable([]StepRow{r}, s).write(&b, s); err != nil {
+		return err
+	}
+	showTrouble(&b, &r, s)
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("write step %s: %w", r.ID, err)
+	}
+	return nil
+}
+
 func showHead(b *bytes.Buffer, v RunView, s Style) {
 	lk := s.runLook(v.Status)
 	sep := s.glyphs().sep

@@ -199,6 +199,18 @@ func (s *session) same(o *session) bool {
 	return s == nil && o == nil || s != nil && o != nil && s.Step == o.Step && s.At.Data == o.At.Data
 }
 
+// ReadTurn reads one turn of a step.
+func ReadTurn(ctx context.Context, st checkpoint.Store, step string, at engine.TurnAt) (agent.Turn, error) {
+	s, err := readTurn(ctx, st, at.Data)
+	if err == nil && (s.Step != step || s.Turn.Index != at.Turn) {
+		err = fmt.Errorf("what is stored belongs to turn %d of step %s", s.Turn.Index+1, s.Step)
+	}
+	if err != nil {
+		return agent.Turn{}, fmt.Errorf("read turn %d of step %s: %w", at.Turn+1, step, err)
+	}
+	return s.Turn, nil
+}
+
 // Turns reads a conversation back from the store, from its first turn to at. What does
 // not fit together is an error: nothing is guessed.
 func Turns(ctx context.Context, st checkpoint.Store, step string, at engine.TurnAt) ([]agent.Turn, error) {

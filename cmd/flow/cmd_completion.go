@@ -77,7 +77,7 @@ func (a *app) completeRun(step bool) cobra.CompletionFunc {
 // flags.
 func (a *app) completeWith(root *cobra.Command) {
 	runs := map[string]bool{ // does it take a step after the run?
-		"resume": false, "show": false, "logs": true, "diff": true, "apply": false, "export": false, "fork": false, "shell": false, "pin": false,
+		"resume": false, "show": true, "logs": true, "diff": true, "apply": false, "export": false, "fork": false, "shell": false, "pin": false,
 	}
 	words := map[string][]string{
 		"driver": {"auto", "local", "host"}, "output": {"tui", "plain", "json"}, "apply": {"never", "on_success", "always"},

@@ -72,10 +72,18 @@ func runRow(i state.RunInfo) report.RunRow {
 
 func cmdShow(a *app) *cobra.Command {
 	var summary bool
+	var envFile string
+	var turns int
 	c := &cobra.Command{
-		Use: "show [RUN]", Short: "Show what happened in a run", Long: "Shows a run's steps, what they changed, why it stopped, and the command that continues it." + exitHelp(0, 2, 3),
-		Example: "  flow show\n  flow show latest-failed --json\n  flow show --summary > run.md", Args: atMost(1, "one run"),
+		Use: "show [RUN] [STEP]", Short: "Show what happened in a run", Long: "Shows a run's steps, what they changed, why it stopped, and the command that continues it.\nWith STEP, that step alone; of an agent the conversation as it is stored, turn by turn:\nprompts, calls, results, tokens and cost. With --json as JSON lines, whole." + exitHelp(0, 2, 3),
+		Example: "  flow show\n  flow show latest-failed --json\n  flow show latest implement\n  flow show --summary > run.md", Args: atMost(2, "a run and a step"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				if summary {
+					return &usageError{msg: "flow show --summary is of a whole run"}
+				}
+				return a.showStep(cmd.Context(), args[0], args[1], envFile, turns)
+			}
 			word := first(append(args, "latest")...)
 			if summary {
 				return a.showSummary(cmd.Context(), word)
@@ -83,6 +91,8 @@ func cmdShow(a *app) *cobra.Command {
 			return a.show(cmd.Context(), word)
 		},
 	}
+	c.Flags().StringVar(&envFile, "env-file", "", "where secrets are that are taken out of a conversation")
+	c.Flags().IntVar(&turns, "turns", 50, "how many turns of a conversation, the last ones; 0 for all")
 	c.Flags().BoolVar(&summary, "summary", false, "as Markdown, with what steps wrote to $FLOW_SUMMARY")
 	return c
 }
