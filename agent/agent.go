@@ -101,6 +101,15 @@ type Turn struct {
 	// session's name. Each turn's replaces the one before.
 	State json.RawMessage `json:"state,omitempty"`
 	Spent Spending        `json:"spent"` // by this turn
+	// Compacted, when the conversation did not fit into this turn's request, says what
+	// was left out of it and of all later ones.
+	Compacted *Compaction `json:"compacted,omitempty"`
+}
+
+// Compaction leaves results of tools out of a conversation.
+type Compaction struct {
+	Kept    int `json:"kept"`     // the last messages, which have all of theirs
+	LeftOut int `json:"left_out"` // results
 }
 
 // Usage of a conversation so far.

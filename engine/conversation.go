@@ -14,6 +14,9 @@ type TurnCompleted struct {
 	CacheReadTokens  int64   `json:"cache_read_tokens,omitempty"`
 	CacheWriteTokens int64   `json:"cache_write_tokens,omitempty"`
 	CostUSD          float64 `json:"cost_usd,omitempty"`
+	// LeftOut are the old results of tools that were left out of this turn's request and
+	// of all later ones, as the conversation no longer fitted.
+	LeftOut int `json:"left_out,omitempty"`
 }
 
 // TurnAt is where a conversation can go on.

@@ -19,8 +19,8 @@ type TurnView struct {
 	Calls        []CallView `json:"calls,omitempty"`
 	Model        string     `json:"model,omitempty"`
 	StopReason   string     `json:"stop_reason,omitempty"`
-	// Compacted: the conversation before was summed up into this text.
-	Compacted    string  `json:"compacted,omitempty"`
+	// LeftOut are old results that the model no longer sees from this turn on.
+	LeftOut      int     `json:"left_out,omitempty"`
 	InputTokens  int64   `json:"input_tokens"` // what the cache gave or took included
 	OutputTokens int64   `json:"output_tokens"`
 	CostUSD      float64 `json:"cost_usd"`
@@ -57,8 +57,8 @@ func WriteTurn(w io.Writer, v TurnView, s Style) error {
 		head += g.sep + clean(v.StopReason)
 	}
 	fmt.Fprintln(&b, s.clip(s.paint(toneDim, "── "+head), s.Width))
-	if v.Compacted != "" {
-		talk(&b, s, "· the conversation before was summed up: ", "  ", toneDim, v.Compacted)
+	if v.LeftOut > 0 {
+		fmt.Fprintln(&b, s.paint(toneDim, fmt.Sprintf("· the conversation no longer fitted: %d old results are left out from here on", v.LeftOut)))
 	}
 	for _, text := range v.Text {
 		talk(&b, s, "", "", toneNone, text)

@@ -82,12 +82,16 @@ func (c *conversation) turn(t agent.Turn) error {
 		return fmt.Errorf("store turn %d: %w", t.Index+1, err)
 	}
 	data := hex.EncodeToString(sum[:])
+	leftOut := 0
+	if t.Compacted != nil {
+		leftOut = t.Compacted.LeftOut
+	}
 	done := make(chan error, 1)
 	c.emit(engine.Durable{Done: done, Body: engine.TurnCompleted{
 		Step: c.a.Step.ID, Attempt: c.a.Attempt,
 		TurnAt:      engine.TurnAt{Conversation: c.at, Turn: t.Index, Checkpoint: files, Data: data},
 		InputTokens: t.Spent.InputTokens, OutputTokens: t.Spent.OutputTokens, CacheReadTokens: t.Spent.CacheReadTokens,
-		CacheWriteTokens: t.Spent.CacheWriteTokens, CostUSD: t.Spent.CostUSD,
+		CacheWriteTokens: t.Spent.CacheWriteTokens, CostUSD: t.Spent.CostUSD, LeftOut: leftOut,
 	}})
 	select {
 	case err := <-done:

@@ -75,6 +75,9 @@ type Server struct {
 	URL string
 	// Held receives when a Hold turn has begun.
 	Held chan struct{}
+	// Seen is told of every request, with its number from 1. With it the requests are
+	// not kept: those of a long conversation are large.
+	Seen func(n int, r Request)
 
 	mu       sync.Mutex
 	turns    []Turn
@@ -100,6 +103,10 @@ func (s *Server) Requests() []Request {
 func (s *Server) next(r Request) (Turn, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.Seen != nil {
+		s.Seen(len(s.requests)+1, r)
+		r = Request{}
+	}
 	s.requests = append(s.requests, r)
 	n := len(s.requests)
 	if n > len(s.turns) {

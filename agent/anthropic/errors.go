@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	sdk "github.com/anthropics/anthropic-sdk-go"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/gateway"
+	"flowrun.dev/flow/agent/loop"
 )
 
 // statuses maps what the API answers to an error class; 5xx and what is not listed
@@ -55,11 +57,20 @@ func (m *model) classify(ctx context.Context, err error) *agent.Error {
 		}
 	}
 	kind, message := details(api)
+	if tooLong(api.StatusCode, message) {
+		return &agent.Error{Class: agent.ClassFailed, Hint: hints["request_too_large"], Err: fmt.Errorf("ask the model at %s: %w (%s)", m.host, loop.ErrWindow, describe(api.StatusCode, kind, message, api.RequestID))}
+	}
 	var h http.Header
 	if api.Response != nil {
 		h = api.Response.Header
 	}
 	return answered(m.host, api.StatusCode, kind, message, api.RequestID, h)
+}
+
+// tooLong says whether a request was refused for its length; the API tells it in words.
+func tooLong(status int, message string) bool {
+	return status == http.StatusRequestEntityTooLarge ||
+		status == http.StatusBadRequest && (strings.Contains(message, "prompt is too long") || strings.Contains(message, "exceed context limit"))
 }
 
 // HTTPError is the class and text of an answer that the API gave instead of a

@@ -72,7 +72,7 @@ func TestErrors(t *testing.T) {
 		{"401", agenttest.Turn{Status: 401, Type: "authentication_error", Message: "invalid x-api-key"}, agent.ClassInvalid, 0, []string{"HTTP 401", "invalid x-api-key"}},
 		{"403", agenttest.Turn{Status: 403, Type: "permission_error", Message: "no"}, agent.ClassInvalid, 0, []string{"permission_error"}},
 		{"404", agenttest.Turn{Status: 404, Type: "not_found_error", Message: "model: claude-none"}, agent.ClassInvalid, 0, []string{"model: claude-none"}},
-		{"413", agenttest.Turn{Status: 413, Type: "request_too_large", Message: "too big"}, agent.ClassInvalid, 0, []string{"too big"}},
+		{"413", agenttest.Turn{Status: 413, Type: "request_too_large", Message: "too big"}, agent.ClassFailed, 0, []string{"too big"}},
 		{"429", agenttest.Turn{Status: 429, Type: "rate_limit_error", Message: "slow down", Headers: map[string]string{"Retry-After": "7"}}, agent.ClassRateLimit, 7 * time.Second, []string{"slow down"}},
 		{"529", agenttest.Turn{Status: 529, Type: "overloaded_error", Message: "busy"}, agent.ClassRateLimit, 0, []string{"HTTP 529", "busy"}},
 		{"500", agenttest.Turn{Status: 500, Type: "api_error", Message: "oops"}, agent.ClassInfrastructure, 0, []string{"HTTP 500"}},

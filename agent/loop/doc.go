@@ -19,7 +19,9 @@
 //     context window and an unknown stop reason are failures; pause_turn goes on.
 //  6. MCP servers are connected before the first request and end with the conversation;
 //     what they offer is judged and executed like the other tools.
-//  7. Every error is an *agent.Error.
+//  7. When a conversation no longer fits, old results of tools are left out of it; calls
+//     and results stay in pairs, the turn says it, and a resume leaves out the same.
+//  8. Every error is an *agent.Error.
 //
 // Imports of this module: agent, agent/mcp, agent/screen, agent/tools and sandbox.
 package loop

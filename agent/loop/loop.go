@@ -35,10 +35,11 @@ type conversation struct {
 	structured *structured
 	servers    *mcp.Servers
 
-	messages []Input
-	res      agent.Result
-	denied   error          // the first denial, for on_denied: fail
-	spent    agent.Spending // until the last recorded turn
+	messages  []Input
+	compacted *agent.Compaction // for the request that is under way
+	res       agent.Result
+	denied    error          // the first denial, for on_denied: fail
+	spent     agent.Spending // until the last recorded turn
 }
 
 // Run holds the conversation to its end. The result is filled as far as it got.
@@ -90,7 +91,7 @@ func Run(ctx context.Context, o Options, r agent.Request) (agent.Result, error) 
 
 // turn is one request, its answer, its calls and its record.
 func (c *conversation) turn(ctx context.Context, index int) (done bool, err error) {
-	m, err := c.o.Model.Next(ctx, MessageRequest{Model: c.o.Name, System: system(c.r, c.specs), Messages: c.messages, Tools: c.specs})
+	m, err := c.next(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -270,7 +271,7 @@ func (c *conversation) record(index int, m Message, results []json.RawMessage) e
 	if c.r.Turn == nil {
 		return nil
 	}
-	t := agent.Turn{Index: index, Response: m.Raw, State: c.set.State()}
+	t := agent.Turn{Index: index, Response: m.Raw, State: c.set.State(), Compacted: c.compacted}
 	if index == 0 {
 		t.Prompt = c.r.Prompt
 	}
@@ -306,7 +307,7 @@ func StopError(reason string) error {
 	case StopRefusal:
 		return failed(errors.New("the model refused to answer"), "see the step's log for its words; reword the prompt")
 	case StopWindow:
-		return failed(errors.New("the conversation no longer fits into the model's context window"), "give the step a smaller task, or a model with a larger window")
+		return failed(ErrWindow, windowHint)
 	case "":
 		return failed(errors.New("the model's answer has no stop reason"), "")
 	}

@@ -23,6 +23,9 @@ func (c *conversation) restore() (over bool, err error) {
 	}
 	stop := ""
 	for i, t := range turns {
+		if t.Compacted != nil {
+			c.leaveOut(t.Compacted.Kept)
+		}
 		if stop, err = c.again(i, t.Index, t.Response, t.Results); err != nil {
 			return false, invalid(fmt.Errorf("continue the conversation: turn %d: %w", i+1, err), "begin it anew with flow resume --from "+c.r.StepID)
 		}
@@ -54,6 +57,9 @@ func (c *conversation) remember() error {
 			return wrong(errors.New("it has no prompt"))
 		case c.messages[len(c.messages)-1].Role == "assistant" && c.res.StopReason != StopPause:
 			c.user(textBlock(Reminder)) // the only thing that is said without a record
+		}
+		if t.Compacted != nil {
+			c.leaveOut(t.Compacted.Kept)
 		}
 		var m Message
 		if err := json.Unmarshal(t.Response, &m); err != nil {

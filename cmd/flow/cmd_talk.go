@@ -140,7 +140,7 @@ func (a *app) secretsOf(ctx context.Context, store *state.Store, id, envFile str
 // turnView decodes a stored turn; what cannot be read is left out.
 func turnView(at engine.TurnCompleted, t agent.Turn, set *redact.Set) report.TurnView {
 	v := report.TurnView{Step: at.Step, Conversation: at.Conversation, Turn: at.Turn + 1, Prompt: set.String(t.Prompt),
-		InputTokens: at.InputTokens + at.CacheReadTokens + at.CacheWriteTokens, OutputTokens: at.OutputTokens, CostUSD: at.CostUSD}
+		InputTokens: at.InputTokens + at.CacheReadTokens + at.CacheWriteTokens, OutputTokens: at.OutputTokens, CostUSD: at.CostUSD, LeftOut: at.LeftOut}
 	type block struct {
 		Type      string          `json:"type"`
 		Text      string          `json:"text"`
