@@ -83,6 +83,9 @@ type SandboxCreated struct {
 	// then Name is its name in the file. Forks of steps that overlap are not told of.
 	Use  string `json:"use,omitempty"`
 	Name string `json:"name,omitempty"`
+	// Ready of Size sandboxes of a pool are there, while it warms; 0 otherwise.
+	Ready int `json:"ready,omitempty"`
+	Size  int `json:"size,omitempty"`
 }
 type SandboxClosed struct {
 	ID string `json:"id"`

@@ -33,6 +33,13 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		}
 		return dst
 	case engine.SandboxCreated:
+		if b.Size > 0 {
+			what := "pool"
+			if b.Name != "" {
+				what = "pool " + clean(b.Name)
+			}
+			return append(dst, n.paint(toneDim, "flow: "+what+": "+strconv.Itoa(b.Ready)+" of "+strconv.Itoa(b.Size)+" sandboxes are ready"))
+		}
 		if b.Driver == n.t.sandbox.Driver && b.Tier == n.t.sandbox.Tier {
 			break // the first line said so
 		}

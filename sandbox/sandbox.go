@@ -170,6 +170,14 @@ type Reusable interface {
 	Clean(ctx context.Context) (bool, error)
 }
 
+// Scrubber is a sandbox that can be made, but for its home, as it was when it was new.
+type Scrubber interface {
+	// Scrub empties the scratch folders and ends what is left of processes and objects
+	// of IPC. It wants no Exec running. An error means that something may be left: the
+	// sandbox is then not to be used again.
+	Scrub(ctx context.Context) error
+}
+
 // Spec is what a sandbox is made from.
 type Spec struct {
 	// ID names the sandbox in records: unique, [a-z0-9-].

@@ -23,7 +23,7 @@ func (h *Host) Run(ctx context.Context, a engine.Attempt, emit func(engine.Body)
 	return out
 }
 
-func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.Body)) engine.Outcome {
+func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.Body)) (out engine.Outcome) {
 	kind, ok := kinds[a.Step.Kind]
 	if !ok {
 		return h.invalid(fmt.Errorf("run step %s: unknown kind %q", a.Step.ID, a.Step.Kind))
@@ -34,6 +34,9 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	}
 	defer left()
 	sb := m.Sandbox
+	ctx, over, cancel := live(ctx, m)
+	defer cancel()
+	defer func() { out = over(out) }()
 	h.enter()
 	defer h.leave()
 	if a.Timeout > 0 {
@@ -48,7 +51,6 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 		return h.placeFailed(ctx, engine.Outcome{}, &sandbox.Error{Op: "open the step's log", Class: sandbox.ClassInfrastructure, Err: err})
 	}
 	hit, miss, err := h.consult(ctx, sb, a, c)
-	var out engine.Outcome
 	switch {
 	case err != nil:
 		out = h.placeFailed(ctx, out, err)

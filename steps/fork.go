@@ -40,7 +40,7 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 	f := &fork{use: useOf(r, a), onConflict: a.Step.OnConflict}
 	f.apart = f.use == useFresh || f.use == usePool
 	if f.use == useOwn {
-		if m, err = h.ownSandbox(ctx, emit); err != nil {
+		if m, err = h.ownSandbox(ctx, a.Timeout, emit); err != nil {
 			return nil, nil, err
 		}
 		if err := h.catchUp(ctx, m); err != nil {
@@ -56,18 +56,28 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 	if old != nil { // an attempt that nobody covered
 		h.release(ctx, old.m, old.use)
 	}
-	if f.m, err = h.acquire(ctx, r, f.use, emit); err != nil {
-		return nil, nil, err
+	if f.use == usePool {
+		if err := h.warm(ctx, r, emit); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err := h.fillFork(ctx, a.Step.ID, f, emit); err != nil {
+	for {
+		if f.m, err = h.acquire(ctx, r, f.use, a.Timeout, emit); err != nil {
+			return nil, nil, err
+		}
+		if err = h.fillFork(ctx, a.Step.ID, f, emit); err == nil {
+			return f.m, func() {}, nil
+		}
 		h.mu.Lock()
 		delete(h.forks, a.Step.ID)
 		h.mu.Unlock()
-		h.endLater(ctx, f.m)
-		return nil, nil, fmt.Errorf("hand the workspace over: %w", err)
+		h.end(ctx, f.m)
+		h.tellEnded(emit)
+		// A used one may be broken: a new one says whether it is that or the checkpoint.
+		if !f.m.used.Load() || ctx.Err() != nil {
+			return nil, nil, fmt.Errorf("hand the workspace over: %w", err)
+		}
 	}
-	f.m.used = true
-	return f.m, func() {}, nil
 }
 
 // useOf says what kind of place an attempt needs.
@@ -87,11 +97,18 @@ func useOf(r *room, a engine.Attempt) string {
 
 // fillFork puts the tree into a fork's sandbox.
 func (h *Host) fillFork(ctx context.Context, step string, f *fork, emit func(engine.Body)) error {
-	if err := h.lookAhead(ctx); err != nil {
-		return err
+	if f.use == usePool && f.m.used.Load() {
+		if err := reset(ctx, f.m); err != nil {
+			return err
+		}
 	}
 	h.making.Lock()
 	h.mu.Lock()
+	if err := h.lookAhead(ctx); err != nil {
+		h.mu.Unlock()
+		h.making.Unlock()
+		return err
+	}
 	if h.last == "" && h.base == "" {
 		h.mu.Unlock()
 		defer h.making.Unlock()
@@ -127,10 +144,8 @@ func (h *Host) forkLocked(step string, f *fork) {
 }
 
 // lookAhead takes in what the steps of `finally` changed in the run's own sandbox,
-// which no checkpoint holds: the next one may work elsewhere.
+// which no checkpoint holds: the next one may work elsewhere. mu is held.
 func (h *Host) lookAhead(ctx context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.own == nil || h.guests > 0 || !h.dirty {
 		return nil
 	}
@@ -184,7 +199,8 @@ func (h *Host) treeOf(ctx context.Context, step string) (*checkpoint.Manifest, e
 func (h *Host) ended(ctx context.Context, step string, out engine.Outcome) {
 	h.mu.Lock()
 	f := h.forks[step]
-	stopped := out.Status == engine.StepInterrupted || out.Status == engine.StepCancelled
+	stopped := out.Status == engine.StepInterrupted || out.Status == engine.StepCancelled ||
+		f != nil && out.Status != engine.StepSucceeded && f.m.lost() // with what it held
 	if f != nil && stopped {
 		delete(h.forks, step)
 	}

@@ -48,7 +48,7 @@ func TestCreation(t *testing.T) {
 				d := &fakeDriver{name: "fake", fails: c.fails, echoes: c.echoes}
 				r := newRig(t, oneStep, func(cfg *Config) { cfg.Driver = d })
 				began := time.Now()
-				sb, err := r.host.ownSandbox(t.Context(), r.emit)
+				sb, err := r.host.ownSandbox(t.Context(), 0, r.emit)
 				if got := time.Since(began); got != c.waited {
 					t.Errorf("waited %s, want %s", got, c.waited)
 				}
@@ -123,7 +123,7 @@ func TestLost(t *testing.T) {
 	d := &fakeDriver{name: "fake"}
 	r := newRig(t, oneStep, func(cfg *Config) { cfg.Driver = d })
 	ctx := context.Background()
-	if _, err := r.host.ownSandbox(ctx, r.emit); err != nil {
+	if _, err := r.host.ownSandbox(ctx, 0, r.emit); err != nil {
 		t.Fatal(err)
 	}
 	id, _, _, err := r.host.Checkpoint(ctx, []string{"s"})
@@ -133,7 +133,7 @@ func TestLost(t *testing.T) {
 	if err := d.made[0].Close(ctx); err != nil { // it dies
 		t.Fatal(err)
 	}
-	if _, err := r.host.ownSandbox(ctx, r.emit); err != nil {
+	if _, err := r.host.ownSandbox(ctx, 0, r.emit); err != nil {
 		t.Fatal(err)
 	}
 	if len(d.made) != 2 || d.made[1].id == d.made[0].id {

@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,8 @@ type counted struct {
 	once   sync.Once
 }
 
+func (s *counted) Scrub(ctx context.Context) error { return s.Sandbox.(sandbox.Scrubber).Scrub(ctx) }
+
 func (s *counted) Close(ctx context.Context) error {
 	s.once.Do(func() {
 		s.census.mu.Lock()
@@ -60,6 +63,7 @@ func counting(t *testing.T, text string) (*rig, *census) {
 	return newRig(t, text, func(cfg *Config) {
 		caps := sandbox.Capabilities{Driver: "host", Tier: sandbox.TierNone, Forks: true}
 		cfg.Driver, cfg.Capabilities = c, caps
+		cfg.RunID = strings.ToLower(rand.Text()) // Scrub of driver host finds processes by it
 		cfg.Named = map[string]Place{}
 		for _, s := range cfg.Workflow.Sandboxes {
 			cfg.Named[s.Name] = Place{Driver: c, Capabilities: caps}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flowrun.dev/flow/checkpoint"
@@ -30,6 +31,9 @@ type room struct {
 	network sandbox.Network
 	catch   []int
 	n       int // living ones; guarded by house.mu
+
+	warming sync.Mutex
+	warmed  bool
 }
 
 // apart: steps in it share nothing but the workspace.
@@ -42,8 +46,7 @@ type member struct {
 	sandbox.Sandbox
 	room *room
 	born time.Time
-	// used: something ran in it since it was made or reset.
-	used bool
+	used atomic.Bool // something ran in it
 	// told: people and records know of it.
 	told bool
 	// below is what it was told to lie below its workspace.
@@ -122,17 +125,21 @@ func newRooms(cfg *Config) map[string]*room {
 func (h *Host) roomOf(s *workflow.Step) *room { return h.rooms[h.cfg.Workflow.SandboxOf(s).Name] }
 
 // mostSandboxes is the bound of living sandboxes: as the file says, or one for each
-// step that may run at the same time and the run's own.
+// step that may run at the same time, the run's own, and the pools.
 func mostSandboxes(w *workflow.Workflow) int {
 	if w.Sandbox.MaxSandboxes > 0 {
 		return w.Sandbox.MaxSandboxes
 	}
-	return max(w.MaxParallel, 1) + 1
+	most := max(w.MaxParallel, 1) + 1 + w.Sandbox.Pool.Size
+	for _, s := range w.Sandboxes {
+		most += s.Pool.Size
+	}
+	return most
 }
 
 // acquire takes an idle sandbox of a room, or makes one. Where there is no room for
-// it, it waits.
-func (h *Host) acquire(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
+// it, it waits. need is how long it has to live, 0 for no matter.
+func (h *Host) acquire(ctx context.Context, r *room, use string, need time.Duration, emit func(engine.Body)) (*member, error) {
 	s := h.house
 	for {
 		s.mu.Lock()
@@ -142,8 +149,9 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, emit func(engin
 		}
 		if m := s.take(r); m != nil && use != useFresh {
 			s.mu.Unlock()
-			if m.lost() {
+			if m.lost() || m.tired(need) {
 				h.end(ctx, m)
+				h.tellEnded(emit)
 				continue
 			}
 			h.tell(m, use, emit)
@@ -168,6 +176,7 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, emit func(engin
 		}
 		if out != nil {
 			h.end(ctx, out)
+			h.tellEnded(emit)
 			continue
 		}
 		select {
@@ -180,6 +189,14 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, emit func(engin
 
 // make creates a sandbox, whose place is reserved.
 func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
+	m, err := h.made(ctx, r)
+	if err == nil {
+		h.tell(m, use, emit)
+	}
+	return m, err
+}
+
+func (h *Host) made(ctx context.Context, r *room) (*member, error) {
 	sb, err := h.createRetried(ctx, r)
 	if err != nil {
 		h.vacate(r)
@@ -191,8 +208,12 @@ func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.B
 		m.below = h.below.now
 		h.below.mu.Unlock()
 	}
-	h.tell(m, use, emit)
 	return m, nil
+}
+
+func created(m *member, use string) engine.SandboxCreated {
+	info := m.Info()
+	return engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: m.room.Capabilities.Weakness(), Name: m.room.spec.Name, Use: use}
 }
 
 // tell of a sandbox, once. Forks of the run's own are not told of: there may be one
@@ -202,8 +223,7 @@ func (h *Host) tell(m *member, use string, emit func(engine.Body)) {
 		return
 	}
 	m.told = true
-	info := m.Info()
-	emit(engine.SandboxCreated{ID: info.ID, Driver: info.Driver, Tier: string(info.Tier), Reason: m.room.Capabilities.Weakness(), Name: m.room.spec.Name, Use: use})
+	emit(created(m, use))
 }
 
 // vacate gives a reserved place up.
@@ -282,6 +302,15 @@ func (h *Host) release(ctx context.Context, m *member, use string) {
 	if !keep {
 		h.endLater(ctx, m)
 	}
+}
+
+// keep gives one that nobody uses to the next who asks.
+func (h *Host) keep(m *member) {
+	s := h.house
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, m)
+	s.wake()
 }
 
 // closeHouse ends all that nobody uses; nobody gets one meanwhile.

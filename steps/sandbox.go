@@ -32,13 +32,19 @@ const (
 var errNoEcho = errors.New("the new sandbox did not execute `echo`")
 
 // ownSandbox returns the run's own sandbox with one guest more, making it when there
-// is none, or when the old one was lost. The caller calls leaveOwn.
-func (h *Host) ownSandbox(ctx context.Context, emit func(engine.Body)) (*member, error) {
+// is none, when the old one was lost, or when it cannot live for as long as the attempt
+// needs (0: no matter). The caller calls leaveOwn.
+func (h *Host) ownSandbox(ctx context.Context, need time.Duration, emit func(engine.Body)) (*member, error) {
 	h.making.Lock()
 	defer h.making.Unlock()
 	h.mu.Lock()
 	m := h.own
-	if m != nil && !m.lost() {
+	if m != nil && !m.lost() && m.tired(need) && h.guests == 0 {
+		if err := h.lookAhead(ctx); err != nil {
+			h.mu.Unlock()
+			return nil, err
+		}
+	} else if m != nil && !m.lost() {
 		h.guests++
 		h.mu.Unlock()
 		return m, nil
@@ -49,7 +55,7 @@ func (h *Host) ownSandbox(ctx context.Context, emit func(engine.Body)) (*member,
 		h.end(ctx, m)
 		h.tellEnded(emit)
 	}
-	m, err := h.acquire(ctx, h.rooms[""], useOwn, emit)
+	m, err := h.acquire(ctx, h.rooms[""], useOwn, need, emit)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +66,7 @@ func (h *Host) ownSandbox(ctx context.Context, emit func(engine.Body)) (*member,
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.own, h.guests, h.stale, h.dirty, h.ahead = m, h.guests+1, false, false, nil
+	h.own, h.guests, h.stale, h.dirty = m, h.guests+1, false, false
 	return m, nil
 }
 

@@ -36,7 +36,7 @@ func (h *Host) RunShell(ctx context.Context, s Shell) (sandbox.Result, error) {
 		r = h.roomOf(s.Step)
 		apart = s.Step.Sandbox == workflow.Fresh || r.apart()
 	}
-	sb, err := h.acquire(ctx, r, useFresh, quiet)
+	sb, err := h.acquire(ctx, r, useFresh, 0, quiet)
 	if err != nil {
 		return sandbox.Result{}, err
 	}

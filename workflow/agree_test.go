@@ -101,6 +101,13 @@ func (g *generator) of(in string) object {
 		if !slices.ContainsFunc(o, func(m member) bool { return m.name == "foreach" }) {
 			o = slices.DeleteFunc(o, func(m member) bool { return slices.Contains([]string{"max_parallel", "batch", "fail_fast"}, m.name) })
 		}
+	case inSandbox, inNamedSandbox:
+		if slices.ContainsFunc(o, func(m member) bool { return m.name == "pool" }) {
+			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "reuse" || m.name == "max_sandboxes" })
+			o = append(o, member{"reuse", "pool"})
+		} else {
+			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "max_sandboxes" })
+		}
 	case inAgent:
 		o = slices.DeleteFunc(o, func(m member) bool {
 			return m.name == "prompt" || m.name == "provider" || m.name == "cassette" || m.name == "command"

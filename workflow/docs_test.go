@@ -33,7 +33,7 @@ func TestLanguageDocIsFresh(t *testing.T) {
 // headings of the maps of the language.
 var headings = map[string]string{
 	inWorkflow: "Top-level keys", inStep: "Keys of a step", inInput: "Keys of an input", inSecret: "Keys of a secret",
-	inSandbox: "Keys of sandbox", inLimits: "Keys of sandbox.limits", inWorkspace: "Keys of workspace", inDefaults: "Keys of defaults", inRetry: "Keys of retry",
+	inSandbox: "Keys of sandbox", inPool: "Keys of sandbox.pool", inLimits: "Keys of sandbox.limits", inWorkspace: "Keys of workspace", inDefaults: "Keys of defaults", inRetry: "Keys of retry",
 	inAgent: "Keys of agent", inBudget: "Keys of budget",
 	inNetwork: "Keys of network", inHost: "Keys of an entry of allow", inInject: "Keys of inject",
 	inStepSecret: "Keys of a secret that a step is given",

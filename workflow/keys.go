@@ -176,7 +176,13 @@ func supportedKeys() []Key {
 		{In: inSandbox, Name: "require", Type: typeEnum, Enum: []string{"strong", "any"}, Default: "any", Doc: "`strong`: only isolation by namespaces; a machine that has only the landlock tier, or driver `host`, is refused. `any`: the strongest that starts here.", Example: "strong"},
 		{In: inSandbox, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach that do not say it themselves.", Example: "{allow: [example.com]}"},
 		{In: inSandbox, Name: "limits", Type: typeObject, Of: inLimits, Doc: "What everything in the sandbox may take together. What this machine cannot enforce is refused before anything starts.", Example: "{memory: 4GiB, pids: 512}"},
-		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run"}, Later: []string{"step", "pool"}, Default: "run", Doc: "One sandbox serves all steps of a run.", Example: "run"},
+		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run", "step", "pool"}, Default: "run", Doc: "`run`: one sandbox serves all steps. `step`: each step gets a new one, with the workspace as it is and an empty home. `pool`: a few serve the steps in turn; each step finds what it would in a new one.", Example: "pool"},
+		{In: inSandbox, Name: "pool", Type: typeObject, Of: inPool, Doc: "Of `reuse: pool`: how many there are.", Example: "{size: 3, warm: true}"},
+		{In: inSandbox, Name: "max_sandboxes", Type: typeInt, Min: 1, Max: 1000, Doc: "How many sandboxes the run may have at the same time, of all kinds; steps wait for one. Default: one for each step that may run at the same time (`max_parallel`), the run's own, and the pools.", Example: "5"},
+		{In: inSandbox, Name: "timeout", Type: typeDuration, Doc: "How long one sandbox may live; as long as the run when absent. Between steps one without enough time left is renewed from the checkpoint; a step that is in it when its time is over is tried again in a new one, and times out if it had the whole time.", Example: "1h"},
+
+		{In: inPool, Name: "size", Type: typeInt, Min: 1, Max: 1000, Default: "3", Doc: "How many sandboxes.", Example: "3"},
+		{In: inPool, Name: "warm", Type: typeBool, Default: "false", Doc: "All are made before the first step that needs one runs; else each when it is needed.", Example: "true"},
 
 		{In: inNetwork, Name: "allow", Type: typeHosts, Of: inHost, Required: true, Doc: "The only hosts that can be reached: `example.com`, `*.example.com` (names below it), an IP address, each with an optional `:port` (else 80 and 443). Addresses of this machine, link-local ones and those of cloud metadata never can.", Example: "[example.com, \"*.example.org:443\"]"},
 
@@ -302,7 +308,7 @@ func laterKeys() []Key {
 		names []string
 	}{
 		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "notify"}},
-		{inSandbox, []string{"pool", "max_sandboxes", "timeout", "template", "mounts", "caches"}},
+		{inSandbox, []string{"template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "background", "ready"}},
 		{inRetry, []string{"workspace"}},

@@ -287,6 +287,7 @@ func (p *fileParser) top(root *yaml.Node) {
 	if !ok {
 		return
 	}
+	p.poolsFit()
 	if p.w.Name == "" && isMissing(valueOf(root, "name")) {
 		p.add("required", pos(root), 1, "the workflow has no name")
 	}

@@ -69,11 +69,19 @@ func (p *fileParser) sandboxSpec(c Context, n *yaml.Node) (s SandboxSpec) {
 	case pool != nil && s.Reuse != ReusePool:
 		d := p.at("pool", pool, "pool is given, and reuse is not pool")
 		d.Hint = "write `reuse: pool` beside it"
-	}
-	if s.MaxSandboxes > 0 && s.Pool.Size > s.MaxSandboxes {
-		p.at("pool", pool, "a pool of %d sandboxes does not fit into max_sandboxes, which is %d", s.Pool.Size, s.MaxSandboxes)
+		s.Pool = Pool{}
 	}
 	return s
+}
+
+// poolsFit: a pool that is larger than what there may be would never be whole.
+func (p *fileParser) poolsFit() {
+	most := p.w.Sandbox.MaxSandboxes
+	for _, s := range append([]*SandboxSpec{&p.w.Sandbox}, p.w.Sandboxes...) {
+		if most > 0 && s.Pool.Size > most {
+			p.add("pool", s.Pos, 1, "a pool of %d sandboxes does not fit into sandbox.max_sandboxes, which is %d", s.Pool.Size, most)
+		}
+	}
 }
 
 func (p *fileParser) pool(n *yaml.Node) (pool Pool) {

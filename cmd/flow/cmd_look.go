@@ -165,20 +165,23 @@ func (a *app) show(ctx context.Context, word string) error {
 		return err
 	}
 	v.Artifacts = artifactRows(v.Steps, events)
-	uses := map[string]string{}
+	uses, ranIn := map[string]string{}, map[string]string{} // by sandbox, by step
 	for _, e := range events {
 		if b, ok := e.Body.(engine.SandboxCreated); ok {
 			if b.Use == "" || v.Sandbox == "" {
 				v.Sandbox = fmt.Sprintf("%s (%s)", b.Driver, b.Tier)
 			}
-			uses[b.ID] = report.UseOf(b)
+			uses[b.ID] = report.UseOf(b) // a resume begins with the same ids
+		}
+		if b, ok := e.Body.(engine.StepFinished); ok {
+			ranIn[b.Step] = uses[b.Outcome.SandboxID]
 		}
 		if b, ok := e.Body.(engine.Egress); ok {
 			v.Egress = report.AddEgress(v.Egress, b)
 		}
 	}
 	for i := range v.Steps {
-		v.Steps[i].SandboxUse = uses[v.Steps[i].Sandbox]
+		v.Steps[i].SandboxUse = ranIn[v.Steps[i].ID]
 	}
 	if a.json {
 		return report.WriteJSON(a.out, v)

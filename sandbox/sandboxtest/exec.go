@@ -34,7 +34,7 @@ func testProbe(t *testing.T, p *place) {
 
 func testInfo(t *testing.T, p *place) {
 	info := p.Info()
-	if info.ID != "conformance" || info.Driver != p.subject.Driver.Name() || info.Tier == "" {
+	if info.ID != p.id || info.Driver != p.subject.Driver.Name() || info.Tier == "" {
 		t.Errorf("info = %+v", info)
 	}
 	if home := p.Home(); home != "" {

@@ -80,6 +80,7 @@ func Run(t *testing.T, factory func(t *testing.T) Subject) {
 		{"Files", testFiles},
 		{"FilesAreBeneath", testFilesBeneath},
 		{"Checkpoints", testCheckpoints},
+		{"Scrub", testScrub},
 		{"Close", testClose},
 		{"CloseEndsExecs", testCloseEndsExecs},
 		{"Loss", testLoss},
@@ -102,6 +103,7 @@ func Run(t *testing.T, factory func(t *testing.T) Subject) {
 type place struct {
 	*testing.T
 	subject Subject
+	id      string
 	sandbox.Sandbox
 }
 
@@ -110,7 +112,8 @@ const patience = 30 * time.Second
 
 func (p *place) create() {
 	p.Helper()
-	sb, err := p.subject.Driver.Create(p.ctx(), sandbox.Spec{ID: "conformance", Dir: p.TempDir(), Limits: p.subject.Limits})
+	p.id = fmt.Sprintf("conformance-%d", markers.Add(1)) // Scrub may look for what carries it
+	sb, err := p.subject.Driver.Create(p.ctx(), sandbox.Spec{ID: p.id, Dir: p.TempDir(), Limits: p.subject.Limits})
 	if err != nil {
 		p.Fatalf("create: %v", err)
 	}
