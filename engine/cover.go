@@ -11,6 +11,10 @@ func (l *Loop) cover(outcomes []result) (ids []string, broken error) {
 	forked := false
 	for k := range outcomes {
 		step := l.stepID(outcomes[k].node)
+		if l.takeBack(&outcomes[k]) {
+			forked = true // no other has changed what this one shares
+			continue
+		}
 		if l.Run.Hard || !l.Runner.Forked(step) {
 			continue
 		}
@@ -39,6 +43,19 @@ func (l *Loop) cover(outcomes []result) (ids []string, broken error) {
 		ids[k], last.Changed, last.ChangedCount, broken = l.checkpoint(steps)
 	}
 	return ids, broken
+}
+
+// takeBack drops the changes of an attempt that is tried again from where it started.
+func (l *Loop) takeBack(o *result) bool {
+	d, ok := l.Runner.(Discarder)
+	if !ok || !l.Run.triedAgainClean(o.node, &o.outcome, l.now) {
+		return false
+	}
+	ctx, cancel := l.bounded("take back what the attempt changed")
+	defer cancel()
+	d.Discard(ctx, l.stepID(o.node))
+	o.outcome.Discarded = true
+	return true
 }
 
 func (l *Loop) stepID(node int) string { return l.Run.graph[node].id }

@@ -79,6 +79,8 @@ type Outcome struct {
 	// that ran. CacheMiss says why a step with `cache` had to run, in words.
 	Cached    string `json:"cached,omitempty"`
 	CacheMiss string `json:"cache_miss,omitempty"`
+	// Discarded: what the attempt changed was taken back, as its `retry` says.
+	Discarded bool `json:"discarded,omitempty"`
 	// Changed files, set when the checkpoint is taken: all counted, the first 1,000 named.
 	ChangedCount int          `json:"changed_count"`
 	Changed      []FileChange `json:"changed,omitempty"`

@@ -55,6 +55,13 @@ type Runner interface {
 	Close(ctx context.Context) []Body
 }
 
+// Discarder is a Runner that can take back what an attempt changed. It is asked instead
+// of Checkpoint, after an attempt that is tried again with retry.workspace: restore.
+type Discarder interface {
+	// Discard makes the next attempt start with the tree that this one started with.
+	Discard(ctx context.Context, step string)
+}
+
 // Attempt is one attempt to run.
 type Attempt struct {
 	RunID   string

@@ -34,9 +34,28 @@ func retried(p workflow.Retry, c Class) bool {
 	}
 }
 
+// triedAgainClean: an attempt that ends like this will be tried again, with the tree
+// that it started with. Where a limit of the run then keeps it from that, the step has
+// failed with its changes taken back.
+func (r *Run) triedAgainClean(i int, o *Outcome, now time.Time) bool {
+	g := &r.graph[i]
+	if !g.step.Retry.Restore || g.late || r.Hard || r.CancelCause != "" || r.Nodes[i].Stop != "" ||
+		o.Status != StepFailed && o.Status != StepTimedOut {
+		return false
+	}
+	n := r.Nodes[i]
+	n.Last = o
+	_, again := retryAfter(g.step, r.ID, i, &n, now)
+	return again
+}
+
 // retryOf says when a step that has just failed is tried again.
 func retryOf(step *workflow.Step, r *Run, i int, now time.Time) (ScheduleRetry, bool) {
-	n, p := &r.Nodes[i], step.Retry
+	return retryAfter(step, r.ID, i, &r.Nodes[i], now)
+}
+
+func retryAfter(step *workflow.Step, runID string, i int, n *NodeState, now time.Time) (ScheduleRetry, bool) {
+	p := step.Retry
 	if n.Last == nil || n.Tries == 0 || !retried(p, n.Last.Class) {
 		return ScheduleRetry{}, false
 	}
@@ -47,13 +66,16 @@ func retryOf(step *workflow.Step, r *Run, i int, now time.Time) (ScheduleRetry, 
 	if n.Tries >= most {
 		return ScheduleRetry{}, false
 	}
-	wait := delay(p, n.Tries, fmt.Sprintf("%s/%s/%d", r.ID, step.ID, n.Attempts))
+	wait := delay(p, n.Tries, fmt.Sprintf("%s/%s/%d", runID, step.ID, n.Attempts))
 	wait = max(wait, n.Last.RetryAfter)
 	at := now.Add(wait)
 	if p.MaxElapsed > 0 && at.Sub(n.FirstStart) > p.MaxElapsed {
 		return ScheduleRetry{}, false
 	}
 	reason := fmt.Sprintf("attempt %d of %d failed (%s)", n.Tries, most, n.Last.Class)
+	if n.Last.Discarded {
+		reason += "; what it changed was taken back"
+	}
 	return ScheduleRetry{Node: i, Attempt: n.Attempts + 1, At: at, Reason: reason}, true
 }
 

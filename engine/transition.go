@@ -348,6 +348,9 @@ func (r *Run) finished(i int, seq int64, b StepFinished) bool {
 	if r.graph[i].late || !leaf {
 		return true // what finally does is outside what a resume restores
 	}
+	if b.Outcome.Discarded {
+		return true // nothing of it is in any tree
+	}
 	r.since = append(r.since, i)
 	if b.Checkpoint != "" {
 		r.Line = append(r.Line, CheckpointAt{ID: b.Checkpoint, Step: b.Step, Seq: seq})

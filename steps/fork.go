@@ -213,6 +213,25 @@ func (h *Host) ended(ctx context.Context, step string, out engine.Outcome) {
 	}
 }
 
+// Discard implements engine.Discarder: a fork is not merged, and the run's own sandbox
+// goes back to the last checkpoint before the attempt when the next step needs it.
+func (h *Host) Discard(ctx context.Context, step string) {
+	h.mu.Lock()
+	delete(h.pending, step)
+	delete(h.spoiled, step) // it left no traces
+	f := h.forks[step]
+	delete(h.forks, step)
+	if f == nil {
+		h.last, h.stale, h.dirty, h.ahead = h.covered, true, false, nil
+	}
+	h.mu.Unlock()
+	if f != nil {
+		h.release(ctx, f.m, f.use)
+	}
+}
+
+var _ engine.Discarder = (*Host)(nil)
+
 // Forked implements engine.Runner.
 func (h *Host) Forked(step string) bool {
 	h.mu.Lock()

@@ -158,8 +158,8 @@ func stepWith(list []*workflow.Step, mode string) *workflow.Step {
 	return nil
 }
 
-// checkCache: what a step changed is only known where no other one works on the
-// same tree (design: language, Steps that overlap).
+// checkCache: what a step changed is only known, and can only be taken back, where no
+// other one works on the same tree (design: language, Steps that overlap).
 func checkCache(v *wishes) error {
 	if v.caps.Forks || v.w.MaxParallel == 1 {
 		return nil
@@ -176,14 +176,25 @@ func checkCache(v *wishes) error {
 			}
 			if n.Role != workflow.RoleStep {
 				look(n.Body, alone)
-			} else if n.Step.Cache != nil && !alone && v.w.SandboxOf(n.Step) == v.spec {
-				errs = multierror.Append(errs, fmt.Errorf("step %s has cache and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
-					n.Step.ID, v.caps.Driver))
+			} else if asks := asksForItsOwnTree(n.Step); asks != "" && !alone && v.w.SandboxOf(n.Step) == v.spec {
+				errs = multierror.Append(errs, fmt.Errorf("step %s has %s and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
+					n.Step.ID, asks, v.caps.Driver))
 			}
 		}
 	}
 	look(workflow.BuildPlan(v.w).Nodes, true)
 	return errs.ErrorOrNil()
+}
+
+// asksForItsOwnTree is the key of a step that needs its changes known apart, "" for none.
+func asksForItsOwnTree(s *workflow.Step) string {
+	switch {
+	case s.Cache != nil:
+		return "cache"
+	case s.Retry.Restore:
+		return "retry.workspace: restore"
+	}
+	return ""
 }
 
 // checkLimits names all limits that cannot be enforced.

@@ -101,6 +101,10 @@ func (g *generator) of(in string) object {
 		if !slices.ContainsFunc(o, func(m member) bool { return m.name == "foreach" }) {
 			o = slices.DeleteFunc(o, func(m member) bool { return slices.Contains([]string{"max_parallel", "batch", "fail_fast"}, m.name) })
 		}
+	case inRetry:
+		if g.late {
+			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "workspace" })
+		}
 	case inSandbox, inNamedSandbox:
 		if slices.ContainsFunc(o, func(m member) bool { return m.name == "pool" }) {
 			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "reuse" || m.name == "max_sandboxes" })

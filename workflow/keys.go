@@ -265,6 +265,8 @@ func supportedKeys() []Key {
 		{In: inRetry, Name: "max_elapsed", Type: typeDuration, Doc: "No new attempt after this time since the first one started.", Example: "10m"},
 		{In: inRetry, Name: "on", Type: typeEnums, Enum: []string{"exit_code", "timeout", "infrastructure", "rate_limit"}, Doc: "The failures that are tried again; default: all four.", Example: "[timeout]"},
 
+		{In: inRetry, Name: "workspace", Type: typeEnum, Enum: []string{"keep", "restore"}, Default: "keep", Doc: "What the next attempt starts with: the workspace and the home as the failed one left them, or as they were before it (what it changed is then in no checkpoint).", Example: "restore"},
+
 		{In: inAgent, Name: "prompt", Type: typeTemplate, Doc: "What the agent is asked to do; at most 10,000 characters.", Example: "Fix the failing test"},
 		{In: inAgent, Name: "prompt_file", Type: typePath, Doc: "A file with the prompt, relative to the workflow file; `${{ }}` works in it.", Example: "prompts/implement.md"},
 		{In: inAgent, Name: "provider", Type: typeEnum, Enum: []string{"anthropic", "claude-code", "acp", "replay"}, Later: []string{"openai"}, Default: "anthropic", Doc: "Who holds the conversation: the Messages API, Claude Code's CLI, a program that speaks the Agent Client Protocol, or a cassette that is played.", Example: "replay"},
@@ -311,7 +313,6 @@ func laterKeys() []Key {
 		{inSandbox, []string{"template", "mounts", "caches"}},
 		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "background", "ready"}},
-		{inRetry, []string{"workspace"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

@@ -280,3 +280,12 @@ func (p *fileParser) topOf(member map[int]int) int {
 	}
 	return 0
 }
+
+// inFinally: step i is in on_failure or finally, or in a group there.
+func (p *fileParser) inFinally(i int) bool {
+	l := p.lists[p.places[i].list]
+	for l.holder >= 0 {
+		l = p.lists[p.places[l.holder].list]
+	}
+	return l.late
+}

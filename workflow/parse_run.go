@@ -103,6 +103,8 @@ func (p *fileParser) retry(n *yaml.Node) *Retry {
 			r.Jitter = p.duration(v, "jitter")
 		case "max_elapsed":
 			r.MaxElapsed = p.duration(v, "max_elapsed")
+		case "workspace":
+			r.Restore = p.word(ctxRetry, k, v) == "restore"
 		case "on":
 			p.list(v, "on", func(x *yaml.Node) { r.On = append(r.On, p.word(ctxRetry, k, x)) })
 		default:

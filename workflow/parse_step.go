@@ -174,6 +174,13 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		p.add("required", pos(n), 1, "the step has no id")
 	}
 	p.inherit(s, x)
+	if s.Retry.Restore && p.inFinally(i) {
+		if where := valueOf(n, "retry"); where != nil {
+			p.at("finally", firstNode(valueOf(where, "workspace"), where), "steps of on_failure and finally have no checkpoint that their workspace could go back to")
+		} else {
+			s.Retry.Restore = false // of the defaults: for the steps that can
+		}
+	}
 	p.onlyForeach(s, x)
 	sc := p.stepScope(i)
 	p.loops(s, x, i, sc)

@@ -245,6 +245,8 @@ type Retry struct {
 	Jitter      time.Duration
 	MaxElapsed  time.Duration
 	On          []string // error classes; nil means exit_code, timeout, infrastructure, rate_limit
+	// Restore: the next attempt starts with the tree that the failed one started with.
+	Restore bool `json:",omitempty"`
 }
 
 // RunStep is `run:`.
