@@ -36,6 +36,10 @@ func (l *Layer) compose() ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.composeWith(top), nil
+}
+
+func (l *Layer) composeWith(top Entry) []Change {
 	home, upper := l.home.last, l.upper.last
 	var old, dirty []Entry
 	var gone []string
@@ -60,7 +64,7 @@ func (l *Layer) compose() ([]Change, error) {
 	first := l.last == nil
 	l.homeM, l.uppeM = home, upper
 	if len(dirty) == 0 && len(gone) == 0 && !first {
-		return nil, nil
+		return nil
 	}
 	slices.SortFunc(dirty, byPath)
 	slices.Sort(gone)
@@ -68,11 +72,11 @@ func (l *Layer) compose() ([]Change, error) {
 	switch {
 	case first:
 		l.last = &Manifest{Entries: next}
-		return Diff(nil, l.last), nil
+		return Diff(nil, l.last)
 	case len(changes) > 0:
 		l.last = &Manifest{Entries: next}
 	}
-	return changes, nil
+	return changes
 }
 
 // Lookup in what is known; nil when nothing is.

@@ -25,6 +25,8 @@ type Layer struct {
 
 	mu    sync.Mutex
 	lower []Entry // sorted, below o.At
+	top   Entry   // what Begin found of the overlay's own directory
+	begun bool    // and First has not been asked
 	// last is made of these states of home and upper.
 	last         *Manifest
 	homeM, uppeM *Manifest
@@ -136,6 +138,40 @@ func (l *Layer) Snapshot(ctx context.Context, st Store) (Snapshot, error) {
 		s.Batch = one.batch
 	}
 	return s, nil
+}
+
+// Begin looks at what lies in the home and in the upper tree, and stores it, before
+// anything is known of the lower one: the part of the first Snapshot that has to come
+// before the first change. First is the other part; nothing else comes in between.
+func (l *Layer) Begin(ctx context.Context, st Store) (Batch, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := &oneBatch{Store: st}
+	_, err := l.home.Snapshot(ctx, one)
+	if err == nil {
+		_, err = l.upper.Snapshot(ctx, one)
+	}
+	if err == nil {
+		l.top, err = l.root()
+	}
+	if err != nil {
+		one.abort()
+		return nil, err
+	}
+	l.begun = true
+	return one.batch, nil
+}
+
+// First is the tree as it was at Begin, after SetLower. Its contents were stored then.
+func (l *Layer) First() (Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lower == nil || !l.begun {
+		return Snapshot{}, fmt.Errorf("snapshot %s: %w", l.home.root, errNoLower)
+	}
+	l.begun = false
+	changes := l.composeWith(l.top)
+	return Snapshot{Manifest: l.last, Changes: changes}, nil
 }
 
 // oneBatch makes two snapshots fill one batch.

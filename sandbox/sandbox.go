@@ -227,6 +227,14 @@ type Lower struct {
 type Layered interface {
 	// Layered reports whether it was.
 	Layered() bool
+	// Workspace is the host's path of what WorkspaceDir shows, as long as the sandbox
+	// lives: it is not in Home.
+	Workspace() string
+	// Begin notes, before the first command, what lies in the home and over the lower
+	// tree, so that SetLower may come later: First then is the tree as it was at Begin.
+	// Nothing else is asked in between.
+	Begin(ctx context.Context, st checkpoint.Store) (checkpoint.Batch, error)
+	First() (checkpoint.Snapshot, error)
 	// SetLower says what the lower tree holds, before the first Snapshot or Restore and
 	// whenever it was found changed; a Restore follows then.
 	SetLower(m *checkpoint.Manifest)

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -185,9 +184,9 @@ func (e *heldSecret) Error() string { return e.text }
 
 // collectFrom takes artifacts from a workspace on disk. What runs there is not
 // trusted: nothing is read through a link that leads out of it, and nothing blocks.
-func (h *Host) collectFrom(ctx context.Context, home string, globs []string) (*engine.Artifacts, error) {
+func (h *Host) collectFrom(ctx context.Context, workspace string, globs []string) (*engine.Artifacts, error) {
 	c := h.newCollection(globs)
-	root, err := os.OpenRoot(filepath.Join(home, workspaceInTar))
+	root, err := os.OpenRoot(workspace)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +297,7 @@ func (h *Host) keepArtifacts(ctx context.Context, sb sandbox.Sandbox, a engine.A
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), collectWithin, fmt.Errorf("it took longer than %s", collectWithin))
 	defer cancel()
-	got, err := h.collectFrom(ctx, sb.Home(), a.Step.Artifacts)
+	got, err := h.collectFrom(ctx, onHost(sb), a.Step.Artifacts)
 	out.Artifacts = got
 	if err == nil || out.Status != engine.StepSucceeded {
 		return out
@@ -321,7 +320,7 @@ func (h *Host) Collect(ctx context.Context, globs []string) (*engine.Artifacts, 
 	var err error
 	switch {
 	case h.own != nil && !h.stale && !h.own.lost():
-		got, err = h.collectFrom(ctx, h.own.Home(), globs)
+		got, err = h.collectFrom(ctx, onHost(h.own), globs)
 	case h.ahead != nil:
 		got, err = h.collectStored(ctx, h.ahead, globs)
 	case h.last != "" || h.base != "":

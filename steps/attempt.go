@@ -17,6 +17,9 @@ import (
 func (h *Host) Run(ctx context.Context, a engine.Attempt, emit func(engine.Body)) engine.Outcome {
 	started := time.Now()
 	out := h.attempt(ctx, a, emit)
+	if err := h.brought(); err != nil && out.Status != engine.StepInterrupted && out.Status != engine.StepCancelled {
+		out = h.placeFailed(ctx, out, err)
+	}
 	h.ended(ctx, a.Step.ID, out)
 	out.Started = started.UTC()
 	out.Duration = time.Since(started)

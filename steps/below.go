@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -129,9 +130,113 @@ func (h *Host) settleBelow(ctx context.Context, sb sandbox.Sandbox, look *checkp
 	if err != nil {
 		return fmt.Errorf("bring in workspace.from: %w", err)
 	}
-	h.below.saw(m, time.Since(began))
+	took := time.Since(began)
+	if was == nil {
+		took = 0 // it was read whole; a look is a walk
+	}
+	h.below.saw(m, took)
 	sb.(sandbox.Layered).SetLower(m)
 	return nil
+}
+
+// bringing is the source coming in while the first step runs already.
+type bringing struct {
+	done chan struct{}
+	err  error // after done
+}
+
+// bringLater brings the source of the run's first sandbox in beside the first step,
+// which sees it below its workspace at once: reading and storing a large one takes
+// seconds. Whoever needs the checkpoint waits for it (brought), the step's end too.
+func (h *Host) bringLater(ctx context.Context, m *member, look *checkpoint.Look, emit func(engine.Body)) error {
+	if err := makeStepDir(m); err != nil {
+		look.Drop()
+		return err
+	}
+	l := m.layeredOf()
+	batch, err := l.Begin(ctx, h.cfg.Checkpoints)
+	if err == nil && batch != nil {
+		err = batch.Seal()
+	}
+	if err != nil {
+		look.Drop()
+		return fmt.Errorf("store the source tree: %w", err)
+	}
+	b := &bringing{done: make(chan struct{})}
+	h.mu.Lock()
+	h.bringing = b
+	h.mu.Unlock()
+	go func() {
+		defer close(b.done)
+		b.err = h.bringNow(ctx, m, look, emit)
+	}()
+	return nil
+}
+
+func (h *Host) bringNow(ctx context.Context, m *member, look *checkpoint.Look, emit func(engine.Body)) error {
+	if err := h.settleBelow(ctx, m.Sandbox, look); err != nil {
+		return err
+	}
+	snap, err := m.layeredOf().First()
+	if err != nil {
+		return err
+	}
+	id, err := h.cfg.Checkpoints.StageCheckpoint(ctx, h.cfg.RunID, snap, "")
+	if err != nil {
+		return fmt.Errorf("store the source tree: %w", err)
+	}
+	now := h.below.held()
+	h.mu.Lock()
+	h.base, h.last, h.covered, m.below = id, id, id, now
+	h.mu.Unlock()
+	emit(engine.WorkspaceImported{Checkpoint: id, Files: len(snap.Manifest.Entries)})
+	return nil
+}
+
+func (b *beneath) held() *checkpoint.Manifest {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+// brought waits until the source is in. When it could not be brought in, the sandbox
+// over it is given up, and the next attempt begins anew. mu is not held.
+func (h *Host) brought() error {
+	h.mu.Lock()
+	b := h.bringing
+	h.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	<-b.done // it ends with its context
+	h.mu.Lock()
+	own := h.own
+	first := h.bringing == b
+	if first {
+		h.bringing = nil
+	}
+	if first && b.err != nil {
+		h.own = nil
+	}
+	h.mu.Unlock()
+	if first && b.err != nil && own != nil {
+		h.endLater(context.Background(), own)
+	}
+	return b.err
+}
+
+// onHost is the host's path of a sandbox's workspace.
+func onHost(sb sandbox.Sandbox) string {
+	switch x := sb.(type) {
+	case *member:
+		sb = x.Sandbox
+	case *reaching:
+		sb = x.Sandbox
+	}
+	if l, ok := sb.(sandbox.Layered); ok && l.Layered() {
+		return l.Workspace()
+	}
+	return filepath.Join(sb.Home(), workspaceInTar)
 }
 
 // imported is the workspace as the source was when it was brought in; nil before that.
@@ -211,13 +316,34 @@ func (h *Host) renewBelow(m *member) (renewed bool) {
 	if l == nil {
 		return false
 	}
-	h.below.mu.Lock()
-	now := h.below.now
-	h.below.mu.Unlock()
-	if m.below == now {
+	now := h.below.held()
+	if m.below == now || m.below == nil { // nil: it is still coming in
 		return false
 	}
 	m.below = now
 	l.SetLower(now)
 	return true
+}
+
+// looks wait for the members of their sandboxes.
+type looks struct {
+	mu sync.Mutex
+	by map[string]*checkpoint.Look
+}
+
+func (l *looks) keep(id string, look *checkpoint.Look) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.by == nil {
+		l.by = map[string]*checkpoint.Look{}
+	}
+	l.by[id] = look
+}
+
+func (l *looks) take(id string) *checkpoint.Look {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	look := l.by[id]
+	delete(l.by, id)
+	return look
 }

@@ -97,6 +97,9 @@ func useOf(r *room, a engine.Attempt) string {
 
 // fillFork puts the tree into a fork's sandbox.
 func (h *Host) fillFork(ctx context.Context, step string, f *fork, emit func(engine.Body)) error {
+	if err := h.brought(); err != nil {
+		return err
+	}
 	if f.use == usePool && f.m.used.Load() {
 		if err := reset(ctx, f.m); err != nil {
 			return err
@@ -185,6 +188,9 @@ func (h *Host) catchUp(ctx context.Context, m *member) error {
 // treeOf is what a step's attempt started on: its fork's base, or the newest
 // checkpoint.
 func (h *Host) treeOf(ctx context.Context, step string) (*checkpoint.Manifest, error) {
+	if err := h.brought(); err != nil {
+		return nil, err
+	}
 	h.mu.Lock()
 	f, last := h.forks[step], h.last
 	h.mu.Unlock()

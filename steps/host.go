@@ -113,11 +113,15 @@ type Host struct {
 	below     beneath                // what is known of the source where it is not copied
 	endedOnes []engine.SandboxClosed // not told of yet
 
+	looks looks // of sandboxes whose source comes in later
+
 	// mu guards what follows.
-	mu     sync.Mutex
-	own    *member // the run's own sandbox, nil while there is none
-	guests int     // attempts in it
-	dirty  bool    // something ran in it since its last checkpoint
+	mu sync.Mutex
+	// bringing is the source coming in, nil once it is in.
+	bringing *bringing
+	own      *member // the run's own sandbox, nil while there is none
+	guests   int     // attempts in it
+	dirty    bool    // something ran in it since its last checkpoint
 	// ahead is its tree where that is newer than last: `finally` is not checkpointed.
 	ahead *checkpoint.Manifest
 	last  string // newest checkpoint of the run's line

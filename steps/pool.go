@@ -29,7 +29,7 @@ func (h *Host) warm(ctx context.Context, r *room, emit func(engine.Body)) error 
 	ready := h.countOf(r)
 	for h.reserve(r) {
 		all.Go(func() {
-			m, err := h.made(ctx, r)
+			m, err := h.made(ctx, r, false)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

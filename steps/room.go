@@ -51,6 +51,8 @@ type member struct {
 	told bool
 	// below is what it was told to lie below its workspace.
 	below *checkpoint.Manifest
+	// look is the one that its source waits to be brought in with (bringLater).
+	look *checkpoint.Look
 }
 
 // lost reports whether the sandbox has ended.
@@ -189,24 +191,24 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, need time.Durat
 
 // make creates a sandbox, whose place is reserved.
 func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
-	m, err := h.made(ctx, r)
+	m, err := h.made(ctx, r, use == useOwn)
 	if err == nil {
 		h.tell(m, use, emit)
 	}
 	return m, err
 }
 
-func (h *Host) made(ctx context.Context, r *room) (*member, error) {
-	sb, err := h.createRetried(ctx, r)
+// own: see createRetried.
+func (h *Host) made(ctx context.Context, r *room, own bool) (*member, error) {
+	sb, err := h.createRetried(ctx, r, own)
 	if err != nil {
 		h.vacate(r)
 		return nil, err
 	}
 	m := &member{Sandbox: sb, room: r, born: time.Now()}
-	if m.layeredOf() != nil {
-		h.below.mu.Lock()
-		m.below = h.below.now
-		h.below.mu.Unlock()
+	m.look = h.looks.take(sb.Info().ID)
+	if m.layeredOf() != nil && m.look == nil {
+		m.below = h.below.held()
 	}
 	return m, nil
 }

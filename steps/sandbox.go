@@ -35,6 +35,7 @@ var errNoEcho = errors.New("the new sandbox did not execute `echo`")
 // is none, when the old one was lost, or when it cannot live for as long as the attempt
 // needs (0: no matter). The caller calls leaveOwn.
 func (h *Host) ownSandbox(ctx context.Context, need time.Duration, emit func(engine.Body)) (*member, error) {
+	_ = h.brought() // the attempt that it belongs to says why not; this one begins anew
 	h.making.Lock()
 	defer h.making.Unlock()
 	h.mu.Lock()
@@ -59,7 +60,13 @@ func (h *Host) ownSandbox(ctx context.Context, need time.Duration, emit func(eng
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := h.fill(ctx, m, false, emit); err != nil {
+	if look := m.look; look != nil {
+		m.look = nil
+		err = h.bringLater(ctx, m, look, emit)
+	} else {
+		_, _, err = h.fill(ctx, m, false, emit)
+	}
+	if err != nil {
 		h.end(ctx, m)
 		h.tellEnded(emit)
 		return nil, err
@@ -97,12 +104,13 @@ func (h *Host) evictOwn() *member {
 }
 
 // createRetried makes a sandbox, again where the place failed.
-func (h *Host) createRetried(ctx context.Context, r *room) (sandbox.Sandbox, error) {
+// own: it is the run's own, whose source may come in later.
+func (h *Host) createRetried(ctx context.Context, r *room, own bool) (sandbox.Sandbox, error) {
 	backoff := retry.WithMaxRetries(createRetries, retry.WithCappedDuration(createMax, retry.NewExponential(createInitial)))
 	var sb sandbox.Sandbox
 	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
 		var err error
-		sb, err = h.create(ctx, r)
+		sb, err = h.create(ctx, r, own)
 		var se *sandbox.Error
 		if errors.As(err, &se) && se.Class == sandbox.ClassInfrastructure {
 			return retry.RetryableError(err)
@@ -112,7 +120,7 @@ func (h *Host) createRetried(ctx context.Context, r *room) (sandbox.Sandbox, err
 	return sb, err
 }
 
-func (h *Host) create(ctx context.Context, r *room) (sandbox.Sandbox, error) {
+func (h *Host) create(ctx context.Context, r *room, own bool) (sandbox.Sandbox, error) {
 	id := fmt.Sprintf("%s-%d", h.cfg.RunID, h.number.Add(1))
 	dir := filepath.Join(h.cfg.Dir, "sandboxes", id)
 	// An earlier process of this run may have left a tree under the same number.
@@ -151,6 +159,14 @@ func (h *Host) create(ctx context.Context, r *room) (sandbox.Sandbox, error) {
 		return nil, &sandbox.Error{Op: "check the new sandbox", Class: sandbox.ClassInfrastructure, Err: err}
 	}
 	if look == nil {
+		return sb, nil
+	}
+	h.mu.Lock()
+	first := h.base == ""
+	h.mu.Unlock()
+	if own && first {
+		h.looks.keep(id, look)
+		look = nil // not to be dropped
 		return sb, nil
 	}
 	if err := h.settleBelow(long, sb, look); err != nil {
@@ -239,6 +255,9 @@ func (h *Host) bringIn(ctx context.Context, m *member, apart bool, emit func(eng
 // newest is the newest tree of the run's line and the checkpoint that it is in or
 // follows; nil before the source was brought in.
 func (h *Host) newest(ctx context.Context) (string, *checkpoint.Manifest, error) {
+	if err := h.brought(); err != nil {
+		return "", nil, err
+	}
 	h.mu.Lock()
 	id, ahead := h.last, h.ahead
 	if id == "" {
@@ -289,6 +308,9 @@ func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
 
 // Checkpoint stores the home tree; see engine.Runner.
 func (h *Host) Checkpoint(ctx context.Context, steps []string) (string, []engine.FileChange, int, error) {
+	if err := h.brought(); err != nil {
+		return "", nil, 0, h.cfg.Redact.Error(err)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(steps) == 1 {
@@ -371,6 +393,7 @@ func (h *Host) changes(cs []checkpoint.Change) ([]engine.FileChange, int) {
 
 // Close ends all sandboxes and removes their directories.
 func (h *Host) Close(ctx context.Context) []engine.Body {
+	_ = h.brought() // the attempt that it belonged to has said why not
 	h.mu.Lock()
 	own := h.own
 	h.own = nil

@@ -105,6 +105,9 @@ func (c *conversation) turn(t agent.Turn) error {
 // turnFiles stores the files at a turn's end. While another step runs they would not
 // be those of this turn: then it stores nothing and returns "".
 func (h *Host) turnFiles(ctx context.Context, sb sandbox.Sandbox) (string, error) {
+	if err := h.brought(); err != nil {
+		return "", err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.busy > 1 || !h.isOwn(sb) {
@@ -158,6 +161,9 @@ func (h *Host) goOn(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, e
 // restoreTurn makes the files those of a turn. False while another step runs, which
 // shares them.
 func (h *Host) restoreTurn(ctx context.Context, sb sandbox.Sandbox, id string) (bool, error) {
+	if err := h.brought(); err != nil {
+		return false, err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.busy > 1 || !h.isOwn(sb) {

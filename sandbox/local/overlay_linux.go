@@ -259,6 +259,30 @@ func newIDMap(uid, gid, to int) (*os.File, error) {
 // Layered implements sandbox.Layered.
 func (s *Sandbox) Layered() bool { return s.layer != nil }
 
+// Workspace implements sandbox.Layered.
+func (s *Sandbox) Workspace() string {
+	if s.view == nil {
+		return filepath.Join(s.home, filepath.Base(sandbox.WorkspaceDir))
+	}
+	return s.view.path()
+}
+
+// Begin implements sandbox.Layered.
+func (s *Sandbox) Begin(ctx context.Context, st checkpoint.Store) (checkpoint.Batch, error) {
+	if s.layer == nil {
+		return nil, errors.ErrUnsupported
+	}
+	return s.layer.Begin(ctx, st)
+}
+
+// First implements sandbox.Layered.
+func (s *Sandbox) First() (checkpoint.Snapshot, error) {
+	if s.layer == nil {
+		return checkpoint.Snapshot{}, errors.ErrUnsupported
+	}
+	return s.layer.First()
+}
+
 // SetLower implements sandbox.Layered.
 func (s *Sandbox) SetLower(m *checkpoint.Manifest) {
 	if s.layer != nil {

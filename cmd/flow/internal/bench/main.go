@@ -43,6 +43,8 @@ var groups = []group{
 	{"output", output},
 	{"validate", validate},
 	{"resume", resume},
+	{"files10k", workspaces(10_000, 20<<10)},
+	{"files100k", workspaces(100_000, 10<<10)},
 }
 
 type group struct {
