@@ -20,6 +20,8 @@ type PlanView struct {
 	Network     string     `json:"network"`
 	From        string     `json:"workspace_from,omitempty"`
 	Apply       string     `json:"workspace_apply,omitempty"`
+	Path        string     `json:"workspace_path,omitempty"`
+	InPlace     bool       `json:"workspace_in_place,omitempty"`
 	Timeout     Seconds    `json:"timeout_seconds,omitempty"`
 	MaxParallel int        `json:"max_parallel"`
 	Artifacts   []string   `json:"artifacts,omitempty"`
@@ -82,7 +84,7 @@ type PlanStep struct {
 func PlanOf(p *workflow.Plan) PlanView {
 	w := p.Workflow
 	v := PlanView{Workflow: w.Name, Description: w.Description, Driver: or(w.Sandbox.Driver, "auto"),
-		Network: or(w.Sandbox.Network.String(), "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"),
+		Network: or(w.Sandbox.Network.String(), "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"), Path: w.Workspace.Path, InPlace: w.Workspace.InPlace,
 		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel, Artifacts: w.Artifacts}
 	waves := wavesOf(p)
 	for i := range p.Nodes {
@@ -226,9 +228,14 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 	head := func(name, text string) { paragraph(&b, s, name+": ", toneDim, text) }
 	head("sandbox", v.Driver)
 	head("network", networkWords(v.Network))
-	if v.From == "" {
+	switch {
+	case v.From == "":
 		head("workspace", "empty at the start")
-	} else {
+	case v.InPlace:
+		head("workspace", v.From+" itself, not a copy: what steps change there is changed, and nothing puts it back")
+	case v.Path != "":
+		head("workspace", "a copy of "+v.From+" in "+v.Path+"; "+applyWords(v.Apply))
+	default:
 		head("workspace", "a copy of "+v.From+"; "+applyWords(v.Apply))
 	}
 	if v.Timeout > 0 {

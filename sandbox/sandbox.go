@@ -86,6 +86,8 @@ type Capabilities struct {
 	// Limits that can be enforced, by the names of their keys.
 	Limits []string `json:"limits"`
 	Forks  bool     `json:"forks"` // overlapping steps get a fork each
+	// InPlace: Spec.InPlace is possible.
+	InPlace bool `json:"in_place,omitempty"`
 	// Overlay: Spec.Lower is worth asking for. Whether it works for a source is seen
 	// when a sandbox is made (ErrNoOverlay).
 	Overlay bool `json:"overlay,omitempty"`
@@ -187,6 +189,10 @@ type Spec struct {
 	// keeps the tree that checkpoints cover in Dir/home. The caller removes Dir
 	// after Close.
 	Dir string
+	// InPlace is the absolute path of a folder that is the workspace itself, "" for one of
+	// its own. No Snapshot, Restore or Close touches what is in it. Only where
+	// Capabilities.InPlace is set.
+	InPlace string
 	// Network of every exec in it.
 	Network Network
 	// Limits of everything in it together.

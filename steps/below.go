@@ -40,7 +40,7 @@ type beneath struct {
 // lookBelow begins a look at the source for a sandbox that is to be made over it; nil
 // where the source is to be copied. The caller drops it.
 func (h *Host) lookBelow(ctx context.Context, r *room) (*checkpoint.Look, error) {
-	if h.cfg.Source == "" || !r.Capabilities.Overlay {
+	if h.cfg.Source == "" || !r.Capabilities.Overlay || h.cfg.Workflow.Workspace.Path != "" || h.cfg.Workflow.Workspace.InPlace {
 		return nil, nil
 	}
 	source, err := h.below.open(h.cfg.Source, checkpoint.ImportOptions{Exclude: h.cfg.Workflow.Workspace.Exclude})

@@ -24,9 +24,12 @@ const maxRead = 1 << 20
 func (h *Host) Files() workflow.Files {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	w := h.cfg.Workflow.Workspace
 	switch {
 	case h.own != nil && !h.stale:
 		return h.own.Files()
+	case w.InPlace:
+		return sourceFiles{dir: h.cfg.Source}
 	case h.last != "" || h.base != "":
 		id := h.last
 		if id == "" {
@@ -34,7 +37,7 @@ func (h *Host) Files() workflow.Files {
 		}
 		return &storedFiles{store: h.cfg.Checkpoints, id: id}
 	default:
-		return sourceFiles{dir: h.cfg.Source, exclude: h.cfg.Workflow.Workspace.Exclude}
+		return sourceFiles{dir: h.cfg.Source, exclude: w.Exclude, at: w.Path}
 	}
 }
 
@@ -102,11 +105,15 @@ func readBounded(r io.Reader, name string) ([]byte, error) {
 type sourceFiles struct {
 	dir     string
 	exclude []string
+	at      string // the folder in the workspace that it will be in, "" for itself
 }
 
 func (s sourceFiles) Glob(pattern string) ([]string, error) {
 	if s.dir == "" {
 		return nil, nil
+	}
+	if s.at != "" {
+		return s.globBelow(pattern)
 	}
 	root, err := os.OpenRoot(s.dir)
 	if err != nil {
@@ -131,7 +138,32 @@ func (s sourceFiles) Glob(pattern string) ([]string, error) {
 	return out, nil
 }
 
+// globBelow matches the names as they will be.
+func (s sourceFiles) globBelow(pattern string) ([]string, error) {
+	all, err := sourceFiles{dir: s.dir, exclude: s.exclude}.Glob("**")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, name := range all {
+		name = s.at + "/" + name
+		if match, err := doublestar.Match(pattern, name); err != nil {
+			return nil, fmt.Errorf("match %q: %w", pattern, err)
+		} else if match {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
 func (s sourceFiles) ReadFile(name string) ([]byte, error) {
+	if s.at != "" {
+		below, ok := strings.CutPrefix(name, s.at+"/")
+		if !ok {
+			return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+		}
+		return sourceFiles{dir: s.dir, exclude: s.exclude}.ReadFile(below)
+	}
 	if s.dir == "" {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}

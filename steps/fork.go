@@ -89,7 +89,7 @@ func useOf(r *room, a engine.Attempt) string {
 		return usePool
 	case r.spec.Name != "":
 		return useNamed
-	case a.Alone || !r.Capabilities.Forks:
+	case a.Alone || !r.Capabilities.Forks || r.inPlace:
 		return useOwn
 	}
 	return useFork

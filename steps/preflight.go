@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/workflow"
 )
@@ -67,6 +68,7 @@ var preflightChecks = [...]func(*wishes) error{
 	checkMixedNetworks,
 	checkLimits,
 	checkHandOver,
+	checkInPlace,
 }
 
 func checkTier(v *wishes) error {
@@ -165,25 +167,57 @@ func checkCache(v *wishes) error {
 		return nil
 	}
 	var errs *multierror.Error
-	var look func(nodes []workflow.Node, alone bool)
-	look = func(nodes []workflow.Node, alone bool) {
-		for i := range nodes {
-			n := &nodes[i]
-			alone := alone && n.Alone
-			if f := n.Step.Foreach; n.Role == workflow.RoleForeach && f.MaxParallel != 1 {
-				look(n.Body, false)
-				continue
-			}
-			if n.Role != workflow.RoleStep {
-				look(n.Body, alone)
-			} else if asks := asksForItsOwnTree(n.Step); asks != "" && !alone && v.w.SandboxOf(n.Step) == v.spec {
-				errs = multierror.Append(errs, fmt.Errorf("step %s has %s and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
-					n.Step.ID, asks, v.caps.Driver))
-			}
+	overlapping(workflow.BuildPlan(v.w).Nodes, true, func(s *workflow.Step) {
+		if asks := asksForItsOwnTree(s); asks != "" && v.w.SandboxOf(s) == v.spec {
+			errs = multierror.Append(errs, fmt.Errorf("step %s has %s and may run beside other steps, and driver %s cannot give each a fork of the workspace: order them with needs, or set max_parallel: 1",
+				s.ID, asks, v.caps.Driver))
+		}
+	})
+	return errs.ErrorOrNil()
+}
+
+// checkInPlace: the steps work in one tree that nothing puts back, so one at a time, on
+// a driver that can, and none of them is held to rights by putting back.
+func checkInPlace(v *wishes) error {
+	if !v.w.Workspace.InPlace || v.spec.Name != "" {
+		return nil
+	}
+	if !v.caps.InPlace {
+		return fmt.Errorf("workspace.in_place: driver %s cannot work in a folder of this machine; only driver host can", v.caps.Driver)
+	}
+	var errs *multierror.Error
+	if v.w.MaxParallel != 1 {
+		overlapping(workflow.BuildPlan(v.w).Nodes, true, func(s *workflow.Step) {
+			errs = multierror.Append(errs, fmt.Errorf("step %s may run beside other steps, and workspace.in_place has no forks of the workspace: order them with needs, or set max_parallel: 1", s.ID))
+		})
+	}
+	for _, s := range v.steps {
+		if s.Agent == nil {
+			continue
+		}
+		policy, err := agent.NewPolicy(s.Agent.AllowedTools, s.Agent.DisallowedTools)
+		if err == nil && policy.Rights().ReadOnly && !v.caps.PathRights {
+			errs = multierror.Append(errs, fmt.Errorf("step %s: what its allowed_tools do not allow to change is put back on driver %s, and workspace.in_place puts nothing back: allow Write or Edit, or work on a copy", s.ID, v.caps.Driver))
 		}
 	}
-	look(workflow.BuildPlan(v.w).Nodes, true)
 	return errs.ErrorOrNil()
+}
+
+// overlapping calls f for each step that may run beside another one.
+func overlapping(nodes []workflow.Node, alone bool, f func(*workflow.Step)) {
+	for i := range nodes {
+		n := &nodes[i]
+		alone := alone && n.Alone
+		if each := n.Step.Foreach; n.Role == workflow.RoleForeach && each.MaxParallel != 1 {
+			overlapping(n.Body, false, f)
+			continue
+		}
+		if n.Role != workflow.RoleStep {
+			overlapping(n.Body, alone, f)
+		} else if !alone {
+			f(n.Step)
+		}
+	}
 }
 
 // asksForItsOwnTree is the key of a step that needs its changes known apart, "" for none.

@@ -30,7 +30,8 @@ type room struct {
 	// What follows from those, looked up once and not for each sandbox.
 	network sandbox.Network
 	catch   []int
-	n       int // living ones; guarded by house.mu
+	inPlace bool // steps work in workspace.from itself
+	n       int  // living ones; guarded by house.mu
 
 	warming sync.Mutex
 	warmed  bool
@@ -119,6 +120,7 @@ func newRooms(cfg *Config) map[string]*room {
 	}
 	for _, r := range rooms {
 		r.network = networkOf(r.steps)
+		r.inPlace = w.Workspace.InPlace
 		r.catch = r.catchPorts()
 	}
 	return rooms

@@ -142,7 +142,11 @@ func (h *Host) create(ctx context.Context, r *room, own bool) (sandbox.Sandbox, 
 	long := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, createTimeout, errors.New("creating the sandbox took longer than 30s"))
 	defer cancel()
-	sb, look, err := h.createOver(ctx, r, sandbox.Spec{ID: id, Dir: dir, Limits: limits(r.spec.Limits), Network: r.network, Trust: trust, Catch: r.catch, Mounts: r.Mounts}, look)
+	inPlace := ""
+	if h.cfg.Workflow.Workspace.InPlace {
+		inPlace = h.cfg.Source
+	}
+	sb, look, err := h.createOver(ctx, r, sandbox.Spec{ID: id, InPlace: inPlace, Dir: dir, Limits: limits(r.spec.Limits), Network: r.network, Trust: trust, Catch: r.catch, Mounts: r.Mounts}, look)
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -287,7 +291,8 @@ func workspaceOf(m *checkpoint.Manifest) *checkpoint.Manifest {
 }
 
 func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
-	if h.cfg.Source == "" {
+	w := h.cfg.Workflow.Workspace
+	if h.cfg.Source == "" || w.InPlace {
 		return nil
 	}
 	if sb.Home() == "" {
@@ -299,11 +304,33 @@ func (h *Host) importSource(ctx context.Context, sb sandbox.Sandbox) error {
 	if err != nil {
 		return err
 	}
+	if w.Path != "" {
+		if dst, err = makeFolders(dst, w.Path, owner); err != nil {
+			return fmt.Errorf("make workspace.path: %w", err)
+		}
+	}
 	_, err = checkpoint.Import(ctx, h.cfg.Source, dst, checkpoint.ImportOptions{Exclude: h.cfg.Workflow.Workspace.Exclude, Owner: owner})
 	if err != nil {
 		return fmt.Errorf("bring in workspace.from: %w", err)
 	}
 	return nil
+}
+
+// makeFolders makes the folders of a slash path below dir, which is new, with its owner.
+func makeFolders(dir, name string, owner *checkpoint.Owner) (string, error) {
+	for part := range strings.SplitSeq(name, "/") {
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return "", err
+		}
+		if owner == nil {
+			continue
+		}
+		if err := os.Lchown(dir, owner.UID, owner.GID); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 // Checkpoint stores the home tree; see engine.Runner.

@@ -101,6 +101,8 @@ func (g *generator) of(in string) object {
 		if !slices.ContainsFunc(o, func(m member) bool { return m.name == "foreach" }) {
 			o = slices.DeleteFunc(o, func(m member) bool { return slices.Contains([]string{"max_parallel", "batch", "fail_fast"}, m.name) })
 		}
+	case inWorkspace:
+		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "in_place" })
 	case inRetry:
 		if g.late {
 			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "workspace" })

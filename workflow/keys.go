@@ -203,6 +203,9 @@ func supportedKeys() []Key {
 		{In: inWorkspace, Name: "exclude", Type: typeStrings, Doc: "What is not copied, in the patterns of .gitignore.", Example: "[node_modules/]"},
 		{In: inWorkspace, Name: "apply", Type: typeEnum, Enum: []string{"never", "on_success", "always"}, Default: "never", Doc: "When the workspace's changes are brought back into `from`.", Example: "on_success"},
 
+		{In: inWorkspace, Name: "path", Type: typePath, Doc: "The folder in the workspace that `from` is copied into, and its changes are brought back from; default: the workspace itself. Steps start in the workspace all the same (`cwd`).", Example: "src/project"},
+		{In: inWorkspace, Name: "in_place", Type: typeBool, Default: "false", Doc: "The workspace is `from` itself and no copy. Only with driver host, whose steps then run one at a time; the files are in no checkpoint, so that nothing can put them back.", Example: "true"},
+
 		{In: inDefaults, Name: "timeout", Type: typeDuration, Doc: "`timeout` of the steps.", Example: "5m"},
 		{In: inDefaults, Name: "retry", Type: typeObject, Of: inRetry, Doc: "`retry` of the steps; a step's own replaces it as a whole.", Example: "{max_attempts: 2}"},
 		{In: inDefaults, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh", "python", "node"}, Doc: "`shell` of the steps.", Example: "sh"},
@@ -311,7 +314,6 @@ func laterKeys() []Key {
 	}{
 		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "notify"}},
 		{inSandbox, []string{"template", "mounts", "caches"}},
-		{inWorkspace, []string{"path", "in_place"}},
 		{inStep, []string{"workflow", "with", "background", "ready"}},
 	} {
 		for _, n := range l.names {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -288,6 +289,7 @@ func (p *fileParser) top(root *yaml.Node) {
 		return
 	}
 	p.poolsFit()
+	p.inPlaceSandboxes()
 	if p.w.Name == "" && isMissing(valueOf(root, "name")) {
 		p.add("required", pos(root), 1, "the workflow has no name")
 	}
@@ -417,6 +419,7 @@ func (p *fileParser) secrets(n *yaml.Node) {
 
 func (p *fileParser) workspace(n *yaml.Node) {
 	p.w.Workspace.Pos = pos(n)
+	defer func() { p.inPlaceAlone(n) }()
 	p.mapping(n, ctxWorkspace, func(k, v *yaml.Node) bool {
 		switch k.Value {
 		case "from":
@@ -433,6 +436,14 @@ func (p *fileParser) workspace(n *yaml.Node) {
 				}
 				p.w.Workspace.Exclude = append(p.w.Workspace.Exclude, s)
 			})
+		case "path":
+			s, ok := p.str(v, "path")
+			if s = path.Clean(filepath.ToSlash(s)); ok && (!filepath.IsLocal(s) || s == ".") {
+				p.at("path", v, "workspace.path is a folder in the workspace: %q is none", s)
+			}
+			p.w.Workspace.Path = s
+		case "in_place":
+			p.w.Workspace.InPlace = p.boolean(v, "in_place")
 		case "apply":
 			p.w.Workspace.Apply = p.word(ctxWorkspace, k, v)
 		default:

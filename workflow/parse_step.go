@@ -189,6 +189,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 		s.Cache = p.cache(x.cache, sc)
 	}
 	p.kind(n, s, x, sc)
+	p.inPlaceStep(n, s)
 	if x.approve != nil && p.isLate(i) {
 		d := p.at("approve", x.approve, "an approval cannot stand in %s: a run waits before its end, not in it", p.topList(i).what)
 		d.Hint = "make it the last of `steps`"

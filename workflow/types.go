@@ -107,6 +107,10 @@ type Limits struct {
 type Workspace struct {
 	// From is the source tree, relative to the project's root; "" for an empty workspace.
 	From string
+	// Path is the folder in the workspace that From is copied into, "" for itself.
+	Path string
+	// InPlace: the workspace is From itself.
+	InPlace bool
 	// Exclude patterns, gitignore-like (checkpoint.ImportOptions).
 	Exclude []string
 	// Apply brings the result back: never (default), on_success, always.

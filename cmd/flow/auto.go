@@ -104,14 +104,14 @@ func (a *app) cannotContinue(ctx context.Context, store *state.Store, root strin
 		return "had other options", nil
 	}
 	w, base := past.run.Plan().Workflow, past.base()
-	if w.Workspace.From == "" || base == "" {
+	if w.Workspace.From == "" || w.Workspace.InPlace || base == "" {
 		return "", nil
 	}
-	before, err := workspaceAt(ctx, store, base)
+	before, err := treeAt(ctx, store, base, sourceInHome(w))
 	if err != nil {
 		return "", err
 	}
-	result, err := workspaceAt(ctx, store, past.run.NewestCheckpoint())
+	result, err := treeAt(ctx, store, past.run.NewestCheckpoint(), sourceInHome(w))
 	if err != nil {
 		return "", err
 	}

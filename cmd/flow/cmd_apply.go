@@ -90,6 +90,9 @@ func (a *app) resultOf(ctx context.Context, store *state.Store, id, step string)
 	if err != nil {
 		return nil, err
 	}
+	if err := inPlace(w); err != nil {
+		return nil, err
+	}
 	line, err := store.Timeline(ctx, id)
 	if err != nil {
 		return nil, err
@@ -106,8 +109,8 @@ func (a *app) resultOf(ctx context.Context, store *state.Store, id, step string)
 	if w.Workspace.From != "" {
 		r.from = filepath.Join(root, w.Workspace.From)
 	}
-	if r.before, err = workspaceAt(ctx, store, line.Base); err == nil {
-		r.after, err = workspaceAt(ctx, store, at)
+	if r.before, err = treeAt(ctx, store, line.Base, sourceInHome(w)); err == nil {
+		r.after, err = treeAt(ctx, store, at, sourceInHome(w))
 	}
 	return r, err
 }
@@ -204,7 +207,7 @@ func (a *app) resultPatch(ctx context.Context, store *state.Store, r *result) er
 func (s *session) applyAfterRun(ctx context.Context, status engine.RunStatus) error {
 	w := s.plan.Workflow
 	word := first(s.options.Apply, w.Workspace.Apply)
-	if w.Workspace.From == "" || word == "" || word == "never" || word == "on_success" && status != engine.RunSucceeded {
+	if w.Workspace.From == "" || w.Workspace.InPlace || word == "" || word == "never" || word == "on_success" && status != engine.RunSucceeded {
 		return nil
 	}
 	r, err := s.a.resultOf(ctx, s.store, s.run.ID, "")

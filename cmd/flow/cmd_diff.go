@@ -13,6 +13,7 @@ import (
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/sandbox"
 	"flowrun.dev/flow/state"
+	"flowrun.dev/flow/workflow"
 )
 
 // workspaceInHome is the workspace's name in a checkpoint, which holds the home.
@@ -141,6 +142,27 @@ func (a *app) printPatch(ctx context.Context, store *state.Store, files []patch.
 
 // workspaceAt is the workspace of a checkpoint, empty for none.
 func workspaceAt(ctx context.Context, store *state.Store, id string) (*checkpoint.Manifest, error) {
+	return treeAt(ctx, store, id, workspaceInHome)
+}
+
+// sourceInHome is where workspace.from lies in a checkpoint.
+func sourceInHome(w *workflow.Workflow) string { return path.Join(workspaceInHome, w.Workspace.Path) }
+
+// inPlace refuses what needs a run's files, where it has none of its own.
+func inPlace(w *workflow.Workflow) error {
+	if !w.Workspace.InPlace {
+		return nil
+	}
+	return errInPlace()
+}
+
+func errInPlace() error {
+	return &usageError{msg: "the run worked in place (workspace.in_place): flow has no copy of its files",
+		hint: "they are in workspace.from, as the steps left them"}
+}
+
+// treeAt is what lies below a path of a checkpoint, empty for none.
+func treeAt(ctx context.Context, store *state.Store, id, below string) (*checkpoint.Manifest, error) {
 	if id == "" {
 		return &checkpoint.Manifest{}, nil
 	}
@@ -148,7 +170,10 @@ func workspaceAt(ctx context.Context, store *state.Store, id string) (*checkpoin
 	if err != nil {
 		return nil, err
 	}
-	return m.Subtree(workspaceInHome), nil
+	if e := m.Lookup(workspaceInHome); e != nil && e.Kind == checkpoint.KindSymlink {
+		return nil, errInPlace()
+	}
+	return m.Subtree(below), nil
 }
 
 // stepHint tells which steps can be named instead.

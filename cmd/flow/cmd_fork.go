@@ -68,6 +68,9 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 		return err
 	}
 	old, started := before.run, before.started
+	if err := inPlace(old.Plan().Workflow); err != nil {
+		return err
+	}
 	plan, text, err := a.forkDefinition(root, old, f)
 	if err != nil {
 		return err

@@ -91,6 +91,9 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := inPlaceResume(run.Plan().Workflow, plan.Workflow, id, f); err != nil {
+		return err
+	}
 	drift, items := map[string]string{}, map[string]string{}
 	if text != nil {
 		for _, d := range engine.Drift(run.Plan().Workflow, plan.Workflow) {
@@ -111,6 +114,19 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 		return err
 	}
 	return a.goOn(ctx, store, owner, &continuation{root: root, past: past, plan: plan, text: text, resumed: resumed}, f)
+}
+
+// inPlaceResume refuses what would have to restore a tree that no checkpoint holds. A
+// plain resume goes on in the tree as it is.
+func inPlaceResume(was, now *workflow.Workflow, id string, f *resumeFlags) error {
+	switch {
+	case was.Workspace.InPlace != now.Workspace.InPlace:
+		return &usageError{msg: "workspace.in_place of run " + id + " was changed: its files are in another place", hint: "start a new run with `flow run`"}
+	case was.Workspace.InPlace && f.from != "":
+		return &usageError{msg: fmt.Sprintf("run %s works in place (workspace.in_place): its files cannot go back to before step %s", id, f.from),
+			hint: "`flow resume " + id + "` goes on with them as they are; a new run begins with `flow run`"}
+	}
+	return nil
 }
 
 // continuation is a run with what PlanResume decided about it.

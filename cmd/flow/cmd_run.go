@@ -194,6 +194,9 @@ func (a *app) printDiagnostics(err error) error {
 // choose probes the drivers of a run: each once, because a probe starts a sandbox.
 // It then refuses what the file asks for and this machine cannot do.
 func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow) (chosen, error) {
+	if w.Workspace.InPlace && o.Apply != "" && o.Apply != "never" {
+		return chosen{}, &usageError{msg: "--apply: with workspace.in_place there is nothing to apply: what the steps change is changed"}
+	}
 	c := chosen{named: map[string]steps.Place{}}
 	probed := map[string]steps.Place{} // by driver's word
 	caps := map[string]sandbox.Capabilities{}

@@ -66,6 +66,9 @@ func (a *app) shell(ctx context.Context, word string, argv []string, f *shellFla
 	}
 	run, started := past.run, past.started
 	w := run.Plan().Workflow
+	if err := inPlace(w); err != nil {
+		return err
+	}
 	at, point, err := shellPoint(ctx, store, id, f)
 	if err != nil {
 		return err

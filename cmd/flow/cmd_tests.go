@@ -209,6 +209,9 @@ func (a *app) testPlan(path string, c testCase) (*workflow.Plan, error) {
 
 func (a *app) testRun(ctx context.Context, plan *workflow.Plan, root string, inputs map[string]any, driver string) (*engine.Run, error) {
 	w := plan.Workflow
+	if w.Workspace.InPlace {
+		return nil, &usageError{msg: "a workflow with workspace.in_place cannot be tested: it would change the files of the project", hint: "take a copy (without in_place) and `workspace.apply`"}
+	}
 	options := engine.Options{Driver: driver, Apply: "never"}
 	chosen, err := a.choose(ctx, options, w)
 	if err != nil {

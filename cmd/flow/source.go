@@ -23,15 +23,16 @@ func (a *app) sourceDrift(ctx context.Context, store *state.Store, past *past, r
 	if resumed.Checkpoint != "" {
 		base = past.baseOf(resumed.Checkpoint)
 	}
-	if w.Workspace.From == "" || base == "" || f.keepSource {
+	if w.Workspace.From == "" || w.Workspace.InPlace || base == "" || f.keepSource {
 		return nil
 	}
+	at := sourceInHome(w)
 	src := filepath.Join(root, w.Workspace.From)
 	home, err := store.Manifest(ctx, base)
 	if err != nil {
 		return err
 	}
-	was := home.Subtree(workspaceInHome)
+	was := home.Subtree(at)
 	now, err := checkpoint.SourceNow(ctx, src, was, checkpoint.ImportOptions{Exclude: w.Workspace.Exclude})
 	if err != nil {
 		return fmt.Errorf("compare workspace.from: %w", err)
@@ -44,7 +45,7 @@ func (a *app) sourceDrift(ctx context.Context, store *state.Store, past *past, r
 	if err != nil {
 		return err
 	}
-	newest, err := workspaceAt(ctx, store, past.run.NewestCheckpoint())
+	newest, err := treeAt(ctx, store, past.run.NewestCheckpoint(), at)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (a *app) sourceDrift(ctx context.Context, store *state.Store, past *past, r
 		return &usageError{msg: fmt.Sprintf("%s changed since run %s started:%s", relative(root, src), past.run.ID, driftList(drift)),
 			hint: "`flow resume " + past.run.ID + " --accept-changes` merges this into the run's files; `--keep-source` goes on without it"}
 	}
-	merged, conflicts, err := checkpoint.Merge(was, tree.Subtree(workspaceInHome), now, nil)
+	merged, conflicts, err := checkpoint.Merge(was, tree.Subtree(at), now, nil)
 	if err != nil {
 		return err
 	}
@@ -67,11 +68,11 @@ func (a *app) sourceDrift(ctx context.Context, store *state.Store, past *past, r
 	if err != nil {
 		return err
 	}
-	source := home.WithSubtree(workspaceInHome, now)
+	source := home.WithSubtree(at, now)
 	if resumed.Source, err = store.StageCheckpoint(ctx, past.run.ID, checkpoint.Snapshot{Manifest: source, Changes: checkpoint.Diff(home, source), Batch: batch}, base); err != nil {
 		return err
 	}
-	next := tree.WithSubtree(workspaceInHome, merged)
+	next := tree.WithSubtree(at, merged)
 	if resumed.Merged, err = store.StageCheckpoint(ctx, past.run.ID, checkpoint.Snapshot{Manifest: next, Changes: checkpoint.Diff(tree, next)}, from); err != nil {
 		return err
 	}

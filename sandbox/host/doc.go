@@ -24,7 +24,9 @@
 //     the default of a workflow that says nothing, so Create cannot tell it from
 //     one that asks for none; Capabilities.NoNetwork is false for the preflight,
 //     which can. Spec.Hostname is without effect.
-//  5. kill -9 of flow ends the first process of each command (PDEATHSIG) and not
+//  5. Spec.InPlace makes the workspace a link to a tree of the machine, which is not
+//     in Snapshot, and which neither Restore nor Close touches.
+//  6. kill -9 of flow ends the first process of each command (PDEATHSIG) and not
 //     its children, which do not inherit that (invariant 4). The next flow finds
 //     them by the tag and ends them before it takes their directory (EndLeft).
 //

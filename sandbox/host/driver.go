@@ -1,14 +1,17 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"flowrun.dev/flow/checkpoint"
 	"flowrun.dev/flow/sandbox"
@@ -45,8 +48,9 @@ func driverError(op string, class sandbox.Class, err error) *sandbox.Error {
 // every run would pay for it.
 func (d *Driver) Probe(context.Context) (sandbox.Capabilities, error) {
 	return sandbox.Capabilities{
-		Forks:  true, // a tree on this host can be had twice
-		Driver: "host", Tier: sandbox.TierNone, Network: true,
+		Forks:   true, // a tree on this host can be had twice
+		InPlace: true,
+		Driver:  "host", Tier: sandbox.TierNone, Network: true,
 		Reason: "driver host runs commands on this machine without isolation, network included",
 	}, nil
 }
@@ -69,10 +73,22 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 		return nil, driverError(op, sandbox.ClassInvalid, fmt.Errorf("directory %q is not absolute", s.Dir))
 	}
 	home, tmp := filepath.Join(s.Dir, "home"), filepath.Join(s.Dir, "tmp")
-	for dir, mode := range map[string]os.FileMode{filepath.Join(home, "workspace"): 0o755, tmp: 0o700} {
+	workspace := filepath.Join(home, "workspace")
+	dirs := map[string]os.FileMode{workspace: 0o755, tmp: 0o700}
+	if s.InPlace != "" {
+		dirs = map[string]os.FileMode{home: 0o755, tmp: 0o700}
+	}
+	for dir, mode := range dirs {
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return nil, driverError(op, sandbox.ClassInfrastructure, err)
 		}
+	}
+	files := beneath.Dir{Home: home, Sub: "workspace"}
+	if s.InPlace != "" {
+		if err := linkInPlace(s.InPlace, workspace); err != nil {
+			return nil, driverError(op, sandbox.ClassInvalid, err)
+		}
+		files = beneath.Dir{Home: filepath.Dir(s.InPlace), Sub: filepath.Base(s.InPlace)}
 	}
 	if err := keepDescriptors(); err != nil {
 		return nil, driverError(op, sandbox.ClassInfrastructure, fmt.Errorf("keep flow's descriptors from commands: %w", err))
@@ -82,7 +98,7 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 		shell = "/bin/bash"
 	}
 	return &Sandbox{
-		id: s.ID, home: home,
+		id: s.ID, home: home, files: files,
 		env: []string{"PATH=" + d.opts.Path, "HOME=" + home, "USER=user", "LOGNAME=user", "SHELL=" + shell,
 			"LANG=C.UTF-8", "TERM=dumb", "TMPDIR=" + tmp},
 		tracker: checkpoint.NewTracker(home, checkpoint.Options{}),
@@ -90,9 +106,26 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 	}, nil
 }
 
+// linkInPlace makes the workspace a link to the tree. A checkpoint holds the link, a
+// restore compares it, the end of the sandbox removes it: nothing of them follows one.
+func linkInPlace(tree, workspace string) error {
+	info, err := os.Stat(tree)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil || !filepath.IsAbs(tree) {
+		return fmt.Errorf("work in %s: %w", tree, cmp.Or(err, fs.ErrInvalid))
+	}
+	if was, err := os.Readlink(workspace); err == nil && was == tree {
+		return nil // of an earlier sandbox in this directory
+	}
+	return os.Symlink(tree, workspace)
+}
+
 // Sandbox is a private home on this machine.
 type Sandbox struct {
 	id, home string
+	files    beneath.Dir
 	env      []string
 	tracker  *checkpoint.Tracker
 	done     chan struct{}
@@ -120,7 +153,7 @@ func (s *Sandbox) Home() string { return s.home }
 func (s *Sandbox) BaseEnv() []string { return append([]string(nil), s.env...) }
 
 // Files reads beneath the workspace.
-func (s *Sandbox) Files() sandbox.Files { return beneath.Dir{Home: s.home, Sub: "workspace"} }
+func (s *Sandbox) Files() sandbox.Files { return s.files }
 
 // Done is closed by Close.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }

@@ -223,6 +223,9 @@ func (s *Sandbox) sayHello(ctx context.Context) error {
 
 // Create starts a sandbox.
 func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	if s.InPlace != "" {
+		return nil, &sandbox.Error{Op: "create sandbox " + s.ID, Class: sandbox.ClassInvalid, Err: errors.New("work in a folder of the host: only driver host can")}
+	}
 	c, err := d.tier(ctx)
 	if err != nil {
 		return nil, err
