@@ -85,10 +85,11 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 	}
 	files := beneath.Dir{Home: home, Sub: "workspace"}
 	if s.InPlace != "" {
-		if err := linkInPlace(s.InPlace, workspace); err != nil {
+		tree, err := linkInPlace(s.InPlace, workspace)
+		if err != nil {
 			return nil, driverError(op, sandbox.ClassInvalid, err)
 		}
-		files = beneath.Dir{Home: filepath.Dir(s.InPlace), Sub: filepath.Base(s.InPlace)}
+		files = beneath.Dir{Home: filepath.Dir(tree), Sub: filepath.Base(tree)}
 	}
 	if err := keepDescriptors(); err != nil {
 		return nil, driverError(op, sandbox.ClassInfrastructure, fmt.Errorf("keep flow's descriptors from commands: %w", err))
@@ -108,18 +109,23 @@ func (d *Driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, err
 
 // linkInPlace makes the workspace a link to the tree. A checkpoint holds the link, a
 // restore compares it, the end of the sandbox removes it: nothing of them follows one.
-func linkInPlace(tree, workspace string) error {
-	info, err := os.Stat(tree)
-	if err == nil && !info.IsDir() {
-		err = syscall.ENOTDIR
+//
+// It returns the tree's own path, where dir is a link to it.
+func linkInPlace(dir, workspace string) (tree string, err error) {
+	tree, err = filepath.EvalSymlinks(dir)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(tree); err == nil && !info.IsDir() {
+			err = syscall.ENOTDIR
+		}
 	}
 	if err != nil || !filepath.IsAbs(tree) {
-		return fmt.Errorf("work in %s: %w", tree, cmp.Or(err, fs.ErrInvalid))
+		return "", fmt.Errorf("work in %s: %w", dir, cmp.Or(err, fs.ErrInvalid))
 	}
 	if was, err := os.Readlink(workspace); err == nil && was == tree {
-		return nil // of an earlier sandbox in this directory
+		return tree, nil // of an earlier sandbox in this directory
 	}
-	return os.Symlink(tree, workspace)
+	return tree, os.Symlink(tree, workspace)
 }
 
 // Sandbox is a private home on this machine.

@@ -24,7 +24,11 @@ func TestInPlace(t *testing.T) {
 	if _, err := d.Create(ctx, sandbox.Spec{ID: "p0", Dir: t.TempDir(), InPlace: file}); err == nil {
 		t.Error("a file is no workspace")
 	}
-	sb, err := d.Create(ctx, sandbox.Spec{ID: "p1", Dir: dir, InPlace: tree})
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(tree, link); err != nil {
+		t.Fatal(err)
+	}
+	sb, err := d.Create(ctx, sandbox.Spec{ID: "p1", Dir: dir, InPlace: link})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,11 @@ var _ sandbox.Scrubber = (*Sandbox)(nil)
 // scrubTimeout bounds Scrub: a new sandbox is made in a hundredth of it.
 const scrubTimeout = 30 * time.Second
 
-// scrubScript empties the folders that it is given, as the user who filled them. A
-// folder that its owner may not enter is opened first: -exec runs before find descends.
+// scrubOnce is what does it nearly always.
+var scrubOnce = [...]string{"-mindepth", "1", "-xdev", "-delete"}
+
+// scrubScript is for what that could not remove: a folder that its owner may not enter
+// is opened first (-exec runs before find descends).
 const scrubScript = `for dir; do
 	chmod u+rwx "$dir" 2>/dev/null
 	find "$dir" -mindepth 1 -xdev -type d -exec chmod u+rwx {} \; 2>/dev/null
@@ -42,7 +45,13 @@ func (s *Sandbox) Scrub(ctx context.Context) error {
 	if err != nil || clean {
 		return err
 	}
-	if err := s.runScrub(ctx); err != nil {
+	dirs := append(keptDirs[:], queues)
+	if s.runScrub(ctx, append(append([]string{"find"}, dirs...), scrubOnce[:]...)) == nil {
+		if clean, err = s.Clean(ctx); err != nil || clean {
+			return err
+		}
+	}
+	if err := s.runScrub(ctx, append([]string{"/bin/sh", "-c", scrubScript, "scrub"}, dirs...)); err != nil {
 		return err
 	}
 	if clean, err = s.Clean(ctx); err == nil && !clean {
@@ -51,7 +60,7 @@ func (s *Sandbox) Scrub(ctx context.Context) error {
 	return err
 }
 
-func (s *Sandbox) runScrub(ctx context.Context) error {
+func (s *Sandbox) runScrub(ctx context.Context, argv []string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return scrubError(err)
@@ -63,8 +72,7 @@ func (s *Sandbox) runScrub(ctx context.Context) error {
 		_, _ = io.Copy(io.Discard, r)
 		said <- string(text)
 	}()
-	argv := append([]string{"/bin/sh", "-c", scrubScript, "scrub"}, keptDirs[:]...)
-	res, err := s.Exec(ctx, sandbox.Cmd{Argv: append(argv, queues), Env: s.BaseEnv(), Dir: "/", Stderr: w})
+	res, err := s.Exec(ctx, sandbox.Cmd{Argv: argv, Env: s.BaseEnv(), Dir: "/", Stderr: w})
 	w.Close()
 	text := strings.TrimSpace(<-said)
 	switch {

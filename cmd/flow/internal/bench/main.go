@@ -39,6 +39,7 @@ var groups = []group{
 	{"host", func(b *runner) ([]row, error) { return sequential(b, "host", 2*time.Millisecond) }},
 	{"local", func(b *runner) ([]row, error) { return sequential(b, "local", 3*time.Millisecond) }},
 	{"parallel", parallel},
+	{"reuse", reuse},
 	{"sandbox", sandboxes},
 	{"output", output},
 	{"validate", validate},
