@@ -194,8 +194,9 @@ steps:
 // own among them, and nobody waits for ever.
 func TestBoundOfSandboxes(t *testing.T) {
 	t.Parallel()
-	for _, most := range []int{1, 2, 3} {
-		text := "name: t\nmax_parallel: 8\ndefaults: {shell: sh}\nsandboxes: {other: {}}\nsteps:\n  - {id: first, run: 'echo x > f'}\n"
+	for round, most := range []int{1, 2, 3, 1, 2, 3} {
+		reuse := []string{"run", "pool, pool: {size: 2}"}[round/3]
+		text := "name: t\nmax_parallel: 8\nsandbox: {reuse: " + reuse + "}\ndefaults: {shell: sh}\nsandboxes: {other: {}}\nsteps:\n  - {id: first, run: 'echo x > f'}\n"
 		ids := []string{"a", "b", "c", "d", "e", "g"}
 		for i, id := range ids {
 			text += "  - {id: " + id + ", needs: [first], run: 'cat f; echo " + id + " > " + id + "'" + []string{"", ", sandbox: fresh", ", sandbox: other"}[i%3] + "}\n"

@@ -29,7 +29,7 @@ func (h *Host) warm(ctx context.Context, r *room, emit func(engine.Body)) error 
 	ready := h.countOf(r)
 	for h.reserve(r) {
 		all.Go(func() {
-			m, err := h.made(ctx, r, false)
+			m, err := h.made(ctx, r, usePool)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -69,8 +69,7 @@ func (h *Host) reserve(r *room) bool {
 	if s.closed || r.full() || s.n >= s.most {
 		return false
 	}
-	s.n++
-	r.n++
+	s.add(r, usePool)
 	return true
 }
 

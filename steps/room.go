@@ -46,6 +46,7 @@ func (r *room) apart() bool {
 type member struct {
 	sandbox.Sandbox
 	room *room
+	use  string // that it was made for
 	born time.Time
 	used atomic.Bool // something ran in it
 	// told: people and records know of it.
@@ -99,6 +100,14 @@ func (s *house) take(r *room) *member {
 		}
 	}
 	return nil
+}
+
+// add counts one that is being made. mu is held.
+func (s *house) add(r *room, use string) {
+	s.n++
+	if use == usePool {
+		r.n++ // others of the kind (`sandbox: fresh`) are beside the pool
+	}
 }
 
 // errClosed is what who still waits for a sandbox at the run's end is told.
@@ -163,19 +172,19 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, need time.Durat
 		} else if m != nil {
 			s.idle = append(s.idle, m)
 		}
-		if !r.full() && s.n < s.most {
-			s.n++
-			r.n++
+		full := use == usePool && r.full()
+		if !full && s.n < s.most {
+			s.add(r, use)
 			s.mu.Unlock()
 			return h.make(ctx, r, use, emit)
 		}
 		var out *member
-		if !r.full() {
+		if !full {
 			out = s.take(nil)
 		}
 		freed := s.freed
 		s.mu.Unlock()
-		if out == nil && !r.full() {
+		if out == nil && !full {
 			out = h.evictOwn()
 		}
 		if out != nil {
@@ -193,21 +202,20 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, need time.Durat
 
 // make creates a sandbox, whose place is reserved.
 func (h *Host) make(ctx context.Context, r *room, use string, emit func(engine.Body)) (*member, error) {
-	m, err := h.made(ctx, r, use == useOwn)
+	m, err := h.made(ctx, r, use)
 	if err == nil {
 		h.tell(m, use, emit)
 	}
 	return m, err
 }
 
-// own: see createRetried.
-func (h *Host) made(ctx context.Context, r *room, own bool) (*member, error) {
-	sb, err := h.createRetried(ctx, r, own)
+func (h *Host) made(ctx context.Context, r *room, use string) (*member, error) {
+	sb, err := h.createRetried(ctx, r, use == useOwn)
 	if err != nil {
-		h.vacate(r)
+		h.vacate(r, use)
 		return nil, err
 	}
-	m := &member{Sandbox: sb, room: r, born: time.Now()}
+	m := &member{Sandbox: sb, room: r, use: use, born: time.Now()}
 	m.look = h.looks.take(sb.Info().ID)
 	if m.layeredOf() != nil && m.look == nil {
 		m.below = h.below.held()
@@ -231,12 +239,14 @@ func (h *Host) tell(m *member, use string, emit func(engine.Body)) {
 }
 
 // vacate gives a reserved place up.
-func (h *Host) vacate(r *room) {
+func (h *Host) vacate(r *room, use string) {
 	s := h.house
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.n--
-	r.n--
+	if use == usePool {
+		r.n--
+	}
 	s.wake()
 }
 
@@ -244,7 +254,7 @@ func (h *Host) vacate(r *room) {
 func (h *Host) end(ctx context.Context, m *member) {
 	h.closeSandbox(ctx, m.Sandbox)
 	h.forgetDoor(m.Info().ID)
-	h.vacate(m.room)
+	h.vacate(m.room, m.use)
 	if m.told {
 		h.endedMu.Lock()
 		h.endedOnes = append(h.endedOnes, engine.SandboxClosed{ID: m.Info().ID})
