@@ -25,6 +25,7 @@ type fork struct {
 	apart      bool                 // only the workspace is handed over
 	from       string               // the checkpoint that it started on
 	base       *checkpoint.Manifest // its tree
+	start      *checkpoint.Manifest // the home when the attempt began, nil for the source
 	onConflict string               // of the step: fail, ours, theirs
 	// unmerged is set while its changes wait for their Checkpoint.
 	unmerged bool
@@ -60,7 +61,16 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 		if err := h.warm(ctx, r, emit); err != nil {
 			return nil, nil, err
 		}
+	} else if err := h.begin(ctx, a.Step.ID, f); err != nil {
+		return nil, nil, err
 	}
+	defer func() {
+		if err != nil {
+			h.mu.Lock()
+			delete(h.forks, a.Step.ID)
+			h.mu.Unlock()
+		}
+	}()
 	for {
 		if f.m, err = h.acquire(ctx, r, f.use, a.Timeout, emit); err != nil {
 			return nil, nil, err
@@ -68,9 +78,6 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 		if err = h.fillFork(ctx, a.Step.ID, f, emit); err == nil {
 			return f.m, func() {}, nil
 		}
-		h.mu.Lock()
-		delete(h.forks, a.Step.ID)
-		h.mu.Unlock()
 		h.end(ctx, f.m)
 		h.tellEnded(emit)
 		// A used one may be broken: a new one says whether it is that or the checkpoint.
@@ -95,6 +102,23 @@ func useOf(r *room, a engine.Attempt) string {
 	return useFork
 }
 
+// begin notes the tree as it is when an attempt begins: what others merge while its
+// sandbox is made is not in it. A step that takes its turn in a pool begins when it has
+// its place.
+func (h *Host) begin(ctx context.Context, step string, f *fork) error {
+	h.mu.Lock()
+	err := h.lookAhead(ctx)
+	f.from, f.start = h.last, h.ahead
+	h.forkLocked(step, f)
+	h.mu.Unlock()
+	if err == nil && f.start == nil && f.from != "" {
+		if f.start, err = h.cfg.Checkpoints.Manifest(ctx, f.from); err != nil {
+			err = fmt.Errorf("read checkpoint %s: %w", f.from, err)
+		}
+	}
+	return err
+}
+
 // fillFork puts the tree into a fork's sandbox.
 func (h *Host) fillFork(ctx context.Context, step string, f *fork, emit func(engine.Body)) error {
 	if err := h.brought(); err != nil {
@@ -107,28 +131,32 @@ func (h *Host) fillFork(ctx context.Context, step string, f *fork, emit func(eng
 	}
 	h.making.Lock()
 	h.mu.Lock()
-	if err := h.lookAhead(ctx); err != nil {
-		h.mu.Unlock()
-		h.making.Unlock()
-		return err
-	}
-	if h.last == "" && h.base == "" {
-		h.mu.Unlock()
+	base, last := h.base, h.last
+	h.mu.Unlock()
+	if base == "" && last == "" {
 		defer h.making.Unlock()
 		id, tree, err := h.bringIn(ctx, f.m, f.apart, emit)
 		h.fork(step, f, id, tree)
 		return err
 	}
 	h.making.Unlock()
-	f.from = h.last
-	// Known from here on: what others merge meanwhile is not in it.
-	h.forkLocked(step, f)
-	h.mu.Unlock()
-	id, tree, err := h.fill(ctx, f.m, f.apart, emit)
+	if f.use == usePool {
+		if err := h.begin(ctx, step, f); err != nil {
+			return err
+		}
+	}
+	if f.start == nil { // when it began nothing was there but the source
+		var err error
+		if f.start, err = h.cfg.Checkpoints.Manifest(ctx, base); err != nil {
+			return fmt.Errorf("read checkpoint %s: %w", base, err)
+		}
+		f.from = base
+	}
+	tree, err := h.put(ctx, f.m, f.apart, f.start)
 	if err != nil {
 		return err
 	}
-	h.fork(step, f, id, tree)
+	h.fork(step, f, f.from, tree)
 	return nil
 }
 
@@ -366,6 +394,9 @@ func (h *Host) note(step string, cs []checkpoint.Change) {
 func (h *Host) dropForks(ctx context.Context) {
 	for step, f := range h.forks {
 		delete(h.forks, step)
+		if f.m == nil {
+			continue // it never had a place
+		}
 		h.endLater(ctx, f.m)
 	}
 }

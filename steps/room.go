@@ -47,8 +47,10 @@ type member struct {
 	sandbox.Sandbox
 	room *room
 	use  string // that it was made for
-	born time.Time
-	used atomic.Bool // something ran in it
+	// unclean: what a fork's step left in the scratch folders has to go first.
+	unclean bool
+	born    time.Time
+	used    atomic.Bool // something ran in it
 	// told: people and records know of it.
 	told bool
 	// below is what it was told to lie below its workspace.
@@ -162,11 +164,12 @@ func (h *Host) acquire(ctx context.Context, r *room, use string, need time.Durat
 		}
 		if m := s.take(r); m != nil && use != useFresh {
 			s.mu.Unlock()
-			if m.lost() || m.tired(need) {
+			if m.lost() || m.tired(need) || m.unclean && reset(ctx, m) != nil {
 				h.end(ctx, m)
 				h.tellEnded(emit)
 				continue
 			}
+			m.unclean = false
 			h.tell(m, use, emit)
 			return m, nil
 		} else if m != nil {
@@ -296,10 +299,21 @@ func asMade(ctx context.Context, m *member) bool {
 	return err == nil && clean
 }
 
+// canBeCleaned: the driver can take away what was left, and prove it.
+func canBeCleaned(m *member) bool {
+	_, proves := m.Sandbox.(sandbox.Reusable)
+	_, scrubs := m.Sandbox.(sandbox.Scrubber)
+	return proves && scrubs
+}
+
 // release gives a sandbox back after an attempt: it is kept for the next one, or
 // closed. That of a fork is kept where no step can find what another one left.
 func (h *Host) release(ctx context.Context, m *member, use string) {
-	keep := use == usePool || use == useNamed || use == useFork && asMade(ctx, m)
+	keep := use == usePool || use == useNamed
+	if use == useFork && !m.lost() {
+		m.unclean = !asMade(ctx, m)
+		keep = !m.unclean || canBeCleaned(m)
+	}
 	s := h.house
 	s.mu.Lock()
 	keep = keep && !s.closed && !m.lost()

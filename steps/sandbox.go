@@ -214,17 +214,25 @@ func (h *Host) fill(ctx context.Context, m *member, apart bool, emit func(engine
 	if tree == nil {
 		return h.bringIn(ctx, m, apart, emit)
 	}
+	if tree, err = h.put(ctx, m, apart, tree); err != nil {
+		err = fmt.Errorf("restore checkpoint %s: %w", id, err)
+	}
+	return id, tree, err
+}
+
+// put makes a sandbox hold a home tree, or of it the workspace alone.
+func (h *Host) put(ctx context.Context, m *member, apart bool, tree *checkpoint.Manifest) (*checkpoint.Manifest, error) {
 	if apart {
 		tree = workspaceOf(tree)
 	}
 	h.renewBelow(m)
 	if err := m.Restore(ctx, h.cfg.Checkpoints, tree); err != nil {
-		return "", nil, fmt.Errorf("restore checkpoint %s: %w", id, err)
+		return nil, err
 	}
 	if apart {
-		err = makeStepDir(m)
+		return tree, makeStepDir(m)
 	}
-	return id, tree, err
+	return tree, nil
 }
 
 // bringIn imports the source into the first sandbox of the run.
