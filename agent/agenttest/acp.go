@@ -107,6 +107,11 @@ func (a *scriptedAgent) do(ctx context.Context, i int, o ACPOp) string {
 			return why(err)
 		}
 		return "written"
+	case "self":
+		if err := os.WriteFile(at, []byte(o.Text), 0o644); err != nil {
+			return err.Error()
+		}
+		return "written by itself"
 	case "run":
 		q := sdk.CreateTerminalRequest{SessionId: "s", Command: o.Text, Args: o.Args}
 		for _, kv := range o.Env {

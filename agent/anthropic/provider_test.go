@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 // options of a provider that talks to a scripted API and does not wait.
-func options(t *testing.T, url string) anthropic.Options {
+func options(t testing.TB, url string) anthropic.Options {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return anthropic.Options{MaxRetries: -1, Gateway: func() (*gateway.Gateway, error) {

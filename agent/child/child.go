@@ -74,7 +74,8 @@ func (p *Process) Stderr() string { return p.stderr.String() }
 // Write sends to its stdin. That it has ended is no error: how is said by Wait.
 func (p *Process) Write(b []byte) (int, error) {
 	n, err := p.IO.Write(b)
-	if errors.Is(err, syscall.EPIPE) {
+	// It is ECONNRESET when the program left something unread.
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return len(b), nil
 	}
 	if err != nil {

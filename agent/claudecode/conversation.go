@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"flowrun.dev/flow/agent"
 	"flowrun.dev/flow/agent/gateway"
@@ -91,6 +92,7 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 	exit, err := p.Wait()
 	endCalls(errors.New("the CLI has ended"))
 	c.calling.Wait()
+	c.settle()
 	err = c.ended(ctx, exit, err)
 	// The gateway counts what was paid for, broken answers as well.
 	spent := c.spending()
@@ -98,6 +100,27 @@ func (c *conversation) hold(ctx context.Context, cmd command) (agent.Result, err
 	u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens = spent.InputTokens, spent.OutputTokens, spent.CacheReadTokens, spent.CacheWriteTokens
 	u.CostUSD, u.CostUnknown = spent.CostUSD, spent.CostUnknown
 	return c.res, err
+}
+
+// settleTime bounds the end of requests whose asker has ended.
+const settleTime = 5 * time.Second
+
+// settle waits for the requests that are under way: the CLI has ended, and so do they. What
+// has come of their answers is paid for, and counts.
+func (c *conversation) settle() {
+	over := false
+	t := time.AfterFunc(settleTime, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		over = true
+		c.changed.Broadcast()
+	})
+	defer t.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.inFlight > 0 && !over {
+		c.changed.Wait()
+	}
 }
 
 // spending of this attempt. A cassette costs nothing.
@@ -126,9 +149,9 @@ func (c *conversation) ended(ctx context.Context, exit sandbox.Result, err error
 	c.closeTurn()
 	refused := c.session.Refused()
 	switch {
-	case c.fatal != nil:
+	case c.fatal != nil && (ctx.Err() == nil || errors.Is(c.fatal, context.Cause(ctx))):
 		return failure(c.fatal)
-	case ctx.Err() != nil:
+	case ctx.Err() != nil: // what broke after that broke because of it
 		return failure(fmt.Errorf("the conversation was stopped in turn %d: %w", c.index+1, context.Cause(ctx)))
 	case err != nil:
 		return failure(err)
