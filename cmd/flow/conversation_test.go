@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,4 +188,37 @@ func printed2(t *testing.T, dir string, env []string) <-chan struct{} {
 		}
 	}()
 	return c
+}
+
+// TestScriptLoseSandbox kills the sandbox's init while a request is under way whose answer
+// calls a tool: the run goes on in a new sandbox, at the last complete turn.
+func TestScriptLoseSandbox(t *testing.T) {
+	t.Parallel()
+	if !sandboxWorks() {
+		t.Skip("no local sandbox")
+	}
+	dir := t.TempDir()
+	write(t, dir, "k.yaml", strings.NewReplacer("DRIVER", "local", "{id: talk, ", "{id: talk, retry: {max_attempts: 3, initial: 10ms}, ").Replace(killFile))
+	api := agenttest.NewServer(t, appendTurn(1), appendTurn(2), appendTurn(2), agenttest.Turn{Text: "done", Input: 10, Output: 1})
+	var bodies []int
+	var cmd *exec.Cmd
+	api.Seen = func(n int, r agenttest.Request) {
+		bodies = append(bodies, len(r.Body.Messages))
+		if n == 2 { // its answer calls a tool in a sandbox that is no more
+			_ = syscall.Kill(initOf(t, cmd.Process.Pid), syscall.SIGKILL)
+		}
+	}
+	cmd = exec.CommandContext(t.Context(), "flow", "run", "--output", "plain", "k.yaml")
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "ANTHROPIC_API_KEY=k-0123456789", "ANTHROPIC_BASE_URL=" + api.URL}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	log, _ := runFlow(t, dir, nil, "logs", "latest", "after", "--raw")
+	if err != nil || log != "before\n1\n2\n" || len(bodies) != 4 || bodies[2] != 3 {
+		t.Fatalf("%v, requests with %v messages, log %q\n%s", err, bodies, log, out.String())
+	}
 }
