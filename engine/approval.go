@@ -179,7 +179,7 @@ func (r *Run) decided(i int) Outcome {
 		return fail(StepTimedOut, ClassTimeout, "%s", n.StopReason)
 	case n.Stop != "":
 		return fail(n.Stop, ClassCancelled, "%s", n.StopReason)
-	case r.CancelCause == "user":
+	case cancelled(r.CancelCause):
 		return fail(StepCancelled, ClassCancelled, "%s", causeInWords(r.CancelCause))
 	case r.CancelCause == "timeout":
 		return fail(StepTimedOut, ClassTimeout, "%s", causeInWords(r.CancelCause))

@@ -34,7 +34,7 @@ func (r *Run) closing(i int) Outcome {
 		return fail(n.Stop, class, "%s", n.StopReason)
 	case s.wrong != "":
 		return fail(StepFailed, ClassInvalid, "%s", s.wrong)
-	case r.CancelCause == "user" && unfinished:
+	case cancelled(r.CancelCause) && unfinished:
 		return fail(StepCancelled, ClassCancelled, "%s", causeInWords(r.CancelCause))
 	case signalled(r.CancelCause) && unfinished:
 		return fail(StepInterrupted, ClassCancelled, "%s", causeInWords(r.CancelCause))

@@ -113,6 +113,9 @@ func (r *Run) limited() int {
 	return r.failed[rankBudget] + r.failed[rankRateLimit] + r.limits[rankBudget] + r.limits[rankRateLimit]
 }
 
+// cancelled: the run's end was wanted.
+func cancelled(cause string) bool { return cause == "user" || cause == CauseSuperseded }
+
 func signalled(cause string) bool { return cause == "sigint" || cause == "sigterm" }
 
 // retries are asked for directly after a failure (rule 3). A step is not tried
@@ -283,7 +286,7 @@ func (d *decider) stopReason() string {
 func (d *decider) stopRunning() {
 	cause := StopError{Status: StepInterrupted, Reason: causeInWords(d.r.CancelCause)}
 	switch d.r.CancelCause {
-	case "user":
+	case "user", CauseSuperseded:
 		cause.Status = StepCancelled
 	case "timeout":
 		cause.Status = StepTimedOut

@@ -204,7 +204,11 @@ type RetryScheduled struct {
 	Reason  string    `json:"reason"`
 }
 
-// CancelRequested: a person or a signal asked; Cause is sigint, sigterm, user or timeout.
+// CauseSuperseded of a CancelRequested: a newer run of the same concurrency group.
+const CauseSuperseded = "superseded"
+
+// CancelRequested: a person, a newer run or a signal asked; Cause is sigint, sigterm,
+// user, superseded or timeout.
 type CancelRequested struct {
 	Cause string `json:"cause"`
 }

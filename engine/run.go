@@ -25,7 +25,7 @@ type Run struct {
 	FinishedAt  time.Time // zero while running
 	Seq         int64     // of the newest event
 	Nodes       []NodeState
-	// CancelCause is sigint, sigterm, user or timeout; "" while nobody asked.
+	// CancelCause is sigint, sigterm, user, superseded or timeout; "" while nobody asked.
 	CancelCause string
 	CancelAt    time.Time
 	// Hard: asked again, or the grace time is over: nothing starts any more,

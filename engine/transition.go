@@ -392,7 +392,7 @@ func (r *Run) scheduleRetry(i int, b RetryScheduled) bool {
 // outranks a person's request, and that the run's own timeout: Ctrl-C during the
 // `finally` of a run that timed out is a first request.
 func (r *Run) cancel(at time.Time, cause string) bool {
-	order := map[string]int{"timeout": 1, "user": 2, "sigint": 3, "sigterm": 3}
+	order := map[string]int{"timeout": 1, "user": 2, CauseSuperseded: 2, "sigint": 3, "sigterm": 3}
 	if r.Status != RunRunning || order[cause] == 0 {
 		return false
 	}

@@ -91,7 +91,7 @@ func (r *Run) verdict() (RunStatus, Class) {
 	switch r.CancelCause {
 	case "sigint", "sigterm":
 		return RunInterrupted, ClassCancelled
-	case "user":
+	case "user", CauseSuperseded:
 		return RunCancelled, ClassCancelled
 	}
 	k, bad := r.failed.worst()
@@ -184,6 +184,8 @@ func causeInWords(cause string) string {
 		return "interrupted (SIGTERM)"
 	case "timeout":
 		return "the run's timeout was reached"
+	case CauseSuperseded:
+		return "cancelled by a newer run of its concurrency group"
 	default:
 		return "cancelled by a person"
 	}

@@ -26,6 +26,10 @@ type PlanView struct {
 	MaxParallel int        `json:"max_parallel"`
 	Artifacts   []string   `json:"artifacts,omitempty"`
 	Steps       []PlanStep `json:"steps"`
+
+	// Group of concurrency as written, "" for none.
+	Group            string `json:"concurrency_group,omitempty"`
+	CancelInProgress bool   `json:"cancel_in_progress,omitempty"`
 }
 
 // PlanStep is one step of a plan. Wave is the round in which it can start at the
@@ -86,6 +90,9 @@ func PlanOf(p *workflow.Plan) PlanView {
 	v := PlanView{Workflow: w.Name, Description: w.Description, Driver: or(w.Sandbox.Driver, "auto"),
 		Network: or(w.Sandbox.Network.String(), "none"), From: w.Workspace.From, Apply: or(w.Workspace.Apply, "never"), Path: w.Workspace.Path, InPlace: w.Workspace.InPlace,
 		Timeout: Seconds(w.Timeout), MaxParallel: w.MaxParallel, Artifacts: w.Artifacts}
+	if c := w.Concurrency; c != nil {
+		v.Group, v.CancelInProgress = c.Group.Source(), c.CancelInProgress
+	}
 	waves := wavesOf(p)
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
@@ -243,6 +250,13 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 	}
 	if len(v.Artifacts) > 0 {
 		head("artifacts", strings.Join(v.Artifacts, ", "))
+	}
+	if v.Group != "" {
+		text := "one run of group " + v.Group + " at a time; this one waits for the one before"
+		if v.CancelInProgress {
+			text = "one run of group " + v.Group + " at a time; this one cancels the one before"
+		}
+		head("concurrency", text)
 	}
 	finally := false
 	for i := range v.Steps {

@@ -218,7 +218,7 @@ func (sc *scope) known(u *uses, source string) error {
 			e.msg = fmt.Sprintf("there is no input %q", m.name)
 		case "env":
 			if sc.hidden == nil {
-				e.msg = "env cannot be read here: this is where it is set"
+				e.msg = "env cannot be read here; inputs and run can"
 				return e
 			}
 			for _, v := range p.w.Env {

@@ -116,6 +116,8 @@ const (
 	inNamedSandbox = "sandboxes"
 )
 
+const inConcurrency = "concurrency"
+
 const v01 = "0.1"
 
 // Keys returns the table of keys, in the order of the documentation.
@@ -141,6 +143,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "timeout", Type: typeDuration, Doc: "Time limit of the whole run; none when absent.", Example: "1h"},
 		{In: inWorkflow, Name: "max_parallel", Type: typeInt, Min: 1, Max: 1000, Default: "5", Doc: "How many steps may run at the same time.", Example: "2"},
 		{In: inWorkflow, Name: "budget", Type: typeObject, Of: inBudget, Doc: "What all agents of the run may spend together, over all its resumes.", Example: "{cost_usd: 5}"},
+		{In: inWorkflow, Name: "concurrency", Type: typeObject, Of: inConcurrency, Doc: "At most one run of a group at a time, on this machine and in this state directory; others wait before they start.", Example: "{group: deploy}"},
 		{In: inWorkflow, Name: "fail_fast", Type: typeBool, Default: "false", Doc: "The first failure stops the whole run. Without it, branches that do not need the failed step go on.", Example: "true"},
 		{In: inWorkflow, Name: "profiles", Type: typeNamed, Of: inAgentDefaults, Doc: "Names for sets of agent keys; a step's `profile` takes one, its own keys win.", Example: "{reviewer: {allowed_tools: [Read], max_turns: 10}}"},
 		{In: inWorkflow, Name: "steps", Type: typeSteps, Of: inStep, Required: true, Doc: "What is done; see the keys of a step.", Example: "[{id: hello, run: echo hello}]"},
@@ -150,6 +153,9 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "artifacts", Type: typeStrings, Doc: "Files of the workspace that are kept with the run at its end, however it ended: globs, folders, `!glob` for what is left out. `flow export RUN DIR --artifacts` brings them out.", Example: "[bin/*, report.xml]"},
 
 		{In: inWorkflow, Name: "lint", Type: typeObject, Of: inLint, Doc: "Switches static checks off, each with a reason; see docs/rules.md.", Example: "{off: [{rule: unused-input, why: called by an older script}]}"},
+
+		{In: inConcurrency, Name: "group", Type: typeTemplate, Required: true, Doc: "The group's name; of any workflow. Inputs and `run.workflow` may stand in it.", Example: "\"deploy-${{ inputs.environment }}\""},
+		{In: inConcurrency, Name: "cancel_in_progress", Type: typeBool, Default: "false", Doc: "A new run cancels the one that has the group, and starts when that has ended; the newest wins.", Example: "true"},
 
 		{In: inLint, Name: "off", Type: typeMaps, Of: inLintOff, Doc: "The rules that are off for this file.", Example: "[{rule: unused-input, why: called by an older script}]"},
 		{In: inLintOff, Name: "rule", Type: typeEnum, Enum: offNames(), Required: true, Doc: "The rule's name.", Example: "unused-input"},
@@ -312,7 +318,7 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"template", "mounts", "caches", "concurrency", "notify"}},
+		{inWorkflow, []string{"template", "mounts", "caches", "notify"}},
 		{inSandbox, []string{"template", "mounts", "caches"}},
 		{inStep, []string{"workflow", "with", "background", "ready"}},
 	} {

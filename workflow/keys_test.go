@@ -76,6 +76,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.join(n, 0)
 		case inCache:
 			p.cache(n, p.stepScope(0))
+		case inConcurrency:
+			p.concurrency(n)
 		case inApprove:
 			p.approve(n, p.stepScope(0))
 		case inAgent:

@@ -237,7 +237,7 @@ func invalidAt(text []byte) int {
 // top reads the file's keys. Steps are read after the defaults that they take,
 // wherever those stand.
 func (p *fileParser) top(root *yaml.Node) {
-	var steps, onFailure, finally, env, defaults, outputs *yaml.Node
+	var steps, onFailure, finally, env, defaults, outputs, concurrency *yaml.Node
 	ok := p.mapping(root, ctxTop, func(k, v *yaml.Node) bool {
 		switch k.Value {
 		case "name":
@@ -266,6 +266,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			p.profiles = v
 		case "budget":
 			p.w.Budget = p.budget(v)
+		case "concurrency":
+			concurrency = v
 		case "fail_fast":
 			p.w.FailFast = p.boolean(v, "fail_fast")
 		case "steps":
@@ -295,6 +297,9 @@ func (p *fileParser) top(root *yaml.Node) {
 	}
 	if env != nil {
 		p.w.Env = p.env(env, "env", p.topScope())
+	}
+	if concurrency != nil { // after the inputs that it names, wherever those stand
+		p.w.Concurrency = p.concurrency(concurrency)
 	}
 	if defaults != nil {
 		p.readDefaults(defaults)

@@ -28,6 +28,8 @@ type Workflow struct {
 	Budget Budget
 	// MaxParallel steps at the same time; default 5 (practice 8).
 	MaxParallel int
+	// Concurrency, when not nil: one run of a group at a time.
+	Concurrency *Concurrency
 	// FailFast stops the whole run at the first failure.
 	FailFast bool
 	Steps    []*Step
@@ -40,6 +42,13 @@ type Workflow struct {
 	Artifacts []string
 	// Warnings that validation found, sorted by position.
 	Warnings []Diagnostic
+}
+
+// Concurrency is `concurrency:`.
+type Concurrency struct {
+	Group            *Template
+	CancelInProgress bool
+	Pos              Pos
 }
 
 // Input is one typed input.

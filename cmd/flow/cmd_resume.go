@@ -158,6 +158,11 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	if err != nil {
 		return err
 	}
+	group, err := a.takeGroup(ctx, store, plan.Workflow, c.started.Inputs, run.ID)
+	if err != nil {
+		return err
+	}
+	defer group.Close()
 	owner.SetKinds(kindsOf(plan))
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
 		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events), wait: f.wait, cancel: f.cancel}

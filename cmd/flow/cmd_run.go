@@ -138,6 +138,11 @@ func (a *app) runFile(ctx context.Context, path string, f *runFlags) error {
 	defer store.Close()
 	started := engine.RunStarted{RunID: state.NewRunID(), Workflow: w.Name, Path: relative(root, path), Text: w.Text, Files: w.Files,
 		Inputs: inputs, Options: f.options, FlowVersion: version, CIRun: a.ciRun()}
+	group, err := a.takeGroup(ctx, store, w, inputs, started.RunID)
+	if err != nil {
+		return err
+	}
+	defer group.Close()
 	owner, run, err := begin(ctx, store, plan, started)
 	if err != nil {
 		return err

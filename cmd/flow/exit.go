@@ -93,6 +93,7 @@ func codeOf(err error) int {
 		amb   *state.AmbiguousError
 		both  *checkpoint.ConflictError
 		sh    *shellError
+		newer *supersededError
 	)
 	switch {
 	case err == nil:
@@ -103,7 +104,7 @@ func codeOf(err error) int {
 		return runCode(run.status, run.class, run.cause)
 	case errors.As(err, &use), errors.As(err, &diags), errors.As(err, &busy), errors.As(err, &res):
 		return codeInvalid
-	case errors.As(err, &both), errors.As(err, &sh):
+	case errors.As(err, &both), errors.As(err, &sh), errors.As(err, &newer):
 		return codeFailed
 	case errors.As(err, &notOK):
 		return codeInfrastructure
