@@ -5,9 +5,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"flowrun.dev/flow/workflow"
 )
+
+// maxQuestion bounds a message, in characters.
+const maxQuestion = 10_000
 
 // ApprovalRequested freezes what a person is asked; it follows the step's StepStarted.
 // Error: the question could not be made, the step then fails with class invalid.
@@ -203,6 +207,9 @@ func (l *Loop) ask(i int, id string) Body {
 	}
 	if err == nil {
 		b.Message, err = a.Message.EvalString(vars)
+	}
+	if n := utf8.RuneCountInString(b.Message); err == nil && n > maxQuestion {
+		err = fmt.Errorf("it has %d characters, at most %d can be shown to a person", n, maxQuestion)
 	}
 	if err != nil {
 		b.Message, b.Error = "", fmt.Sprintf("make the message of approve: %v", err)

@@ -23,6 +23,9 @@ import (
 // looks every 100 ms.
 const takenWithin = 5 * time.Second
 
+// maxNote bounds what a person says to a question, in bytes.
+const maxNote = 10_000
+
 type answerFlags struct {
 	choice, note string
 	goOn         bool
@@ -135,6 +138,9 @@ func answerTo(run *engine.Run, step string, f *answerFlags, now time.Time) (engi
 	n, ok := run.Node(step)
 	if !ok {
 		return b, &usageError{msg: fmt.Sprintf("run %s has no step %q", run.ID, step), hint: waitsFor(run)}
+	}
+	if len(f.note) > maxNote {
+		return b, &usageError{msg: fmt.Sprintf("the note has %d bytes, at most %d are kept", len(f.note), maxNote)}
 	}
 	q := n.Approval
 	switch {
