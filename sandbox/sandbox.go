@@ -82,7 +82,9 @@ type Capabilities struct {
 	// EgressList: with NetworkNone nothing is reached but what Listen opens, so that a
 	// proxy behind it can hold commands to a list of hosts.
 	EgressList bool `json:"egress_list"`
-	KillTree   bool `json:"kill_tree"` // invariant 2 holds
+	// Catch: with EgressList, also programs that know no proxy (Spec.Catch).
+	Catch    bool `json:"catch"`
+	KillTree bool `json:"kill_tree"` // invariant 2 holds
 	// Limits that can be enforced, by the names of their keys.
 	Limits []string `json:"limits"`
 	Forks  bool     `json:"forks"` // overlapping steps get a fork each
@@ -211,7 +213,7 @@ type Spec struct {
 	Lower *Lower
 	// Catch are ports of TCP: connections from inside to any IPv4 address on one of
 	// them come to the host, and so do questions for names (see Catcher). Only with
-	// NetworkNone, and only where Capabilities.EgressList is set.
+	// NetworkNone, and only where Capabilities.Catch is set.
 	Catch []int
 }
 
@@ -244,6 +246,12 @@ type Layered interface {
 	// SetLower says what the lower tree holds, before the first Snapshot or Restore and
 	// whenever it was found changed; a Restore follows then.
 	SetLower(m *checkpoint.Manifest)
+}
+
+// Truster is a Sandbox in which the files of Spec.Trust lie elsewhere than TrustFile and
+// TrustBundle say.
+type Truster interface {
+	TrustFiles() (alone, bundle string)
 }
 
 // Catcher is a Sandbox that was made with Spec.Catch.

@@ -94,7 +94,11 @@ func (h *Host) connectTo(ctx context.Context, sb sandbox.Sandbox, a engine.Attem
 	}
 	env := client.Env(door)
 	if len(client.Placeholders()) > 0 {
-		env = append(env, egress.TrustEnv(sandbox.TrustFile, sandbox.TrustBundle)...)
+		alone, bundle := sandbox.TrustFile, sandbox.TrustBundle
+		if t, ok := sb.(sandbox.Truster); ok {
+			alone, bundle = t.TrustFiles()
+		}
+		env = append(env, egress.TrustEnv(alone, bundle)...)
 	}
 	moveOut := h.moveIn(sb.Info().ID, client)
 	on = &reaching{Sandbox: sb, env: env, placeholders: client.Placeholders(), client: client}
@@ -123,7 +127,7 @@ func (h *Host) credentials(s *workflow.Step) (out []egress.Credential) {
 // caught ports: those of the web, and the low ones that a list names. Higher ones
 // are left to what the steps themselves listen on; there the proxy has to be asked.
 func (r *room) catchPorts() []int {
-	if r.network != sandbox.NetworkNone || !r.Capabilities.EgressList {
+	if r.network != sandbox.NetworkNone || !r.Capabilities.Catch {
 		return nil
 	}
 	var ports []int

@@ -91,7 +91,7 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		Forks:   true, // a tree on this host can be had twice
 		Overlay: c.ids.root && hasOverlay(),
 		Driver:  "local", Tier: c.tier, Reason: c.reason, Lift: c.lift,
-		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
+		NoNetwork: true, Network: true, EgressList: c.tier != sandbox.TierLandlock || canHold(), Catch: c.tier != sandbox.TierLandlock, KillTree: true, PathRights: true, SocketRights: true,
 		LooseModes: c.tier == sandbox.TierLandlock,
 		Limits:     d.limits(c),
 		Apart:      landlock.ABI() >= landlock.ABIScope,

@@ -31,7 +31,8 @@ func flatEnv(base []string, home, tmp string) []string {
 			env[i] = "TMPDIR=" + tmp
 		}
 	}
-	return env
+	// A /etc/gitconfig that is there and cannot be read ends git.
+	return append(env, "GIT_CONFIG_NOSYSTEM=1")
 }
 
 // visiblePath keeps the entries of the caller's PATH that exist inside, in order,

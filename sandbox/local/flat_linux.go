@@ -3,10 +3,12 @@ package local
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,9 +26,9 @@ type flat struct {
 	home    string
 	tmp     string
 	network bool
-	pids    uint64   // of the user on this machine, those of commands with them; 0: no bound
-	scoped  bool     // domains bound signals too
-	ports   []uint16 // of the loopback, where the host listens for commands
+	pids    uint64           // of the user on this machine, those of commands with them; 0: no bound
+	scoped  bool             // domains bound signals too
+	open    []netip.AddrPort // where the host listens for commands
 	// rules of every command: what the host shows, the home and tmp.
 	rules *landlock.Ruleset
 }
@@ -199,6 +201,7 @@ func (f *flat) fillRules(rules *landlock.Ruleset) error {
 	allow(landlock.Read, within("/proc/", flatProc[:])...)
 	allow(landlock.Read, flatRead[:]...)
 	allow(landlock.Read|landlock.WriteFile|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV, within("/dev/", flatDevices[:])...)
+	allow(landlock.Read, filepath.Join(filepath.Dir(f.home), trustDir))
 	for _, dir := range [...]string{f.home, f.tmp} {
 		if err := allowPath(rules, dir, landlock.Read|landlock.Execute|landlock.Write); err != nil {
 			errs = append(errs, err)
@@ -261,7 +264,7 @@ func (f *flat) confine(r *execRequest) error {
 			return err
 		}
 	}
-	tcp := !f.network && len(f.ports) > 0 && !r.NoSockets
+	tcp := !f.network && len(f.open) > 0 && !r.NoSockets
 	if tcp {
 		if err := f.restrictPorts(); err != nil {
 			return err
@@ -270,7 +273,15 @@ func (f *flat) confine(r *execRequest) error {
 	if err := installFilter(commandFilter(false)); err != nil {
 		return err
 	}
-	return installFilter(flatFilter(f.network && !r.NoSockets, tcp, f.scoped, uint32(unix.Gettid())))
+	last := flatFilter(f.network && !r.NoSockets, tcp, f.scoped, uint32(unix.Gettid()))
+	if !tcp {
+		return installFilter(last)
+	}
+	held, err := installHeld(last)
+	if err == nil {
+		go doors(held, slices.Clone(f.open))
+	}
+	return err
 }
 
 // restrictPaths is a second domain within the first: nothing may be written but tmp,
@@ -302,11 +313,11 @@ func (f *flat) restrictPaths(writable []string) error {
 	return rules.Restrict()
 }
 
-// mayListen: without a network, commands can be let to one port only by a kernel
-// that has rules for ports.
+// mayListen: without a network, commands can be let to one place only by a kernel
+// that can hold their calls.
 func (f *flat) mayListen() error {
-	if !f.network && landlock.ABI() < landlock.ABINet {
-		return errors.New("in the tier landlock this needs Linux 6.7, or sandbox.network full")
+	if !f.network && !canHold() {
+		return errors.New("in the tier landlock this needs Linux 6.7 and that Yama lets a process look at its children (kernel.yama.ptrace_scope 0 or 1), or sandbox.network full")
 	}
 	return nil
 }
@@ -319,8 +330,8 @@ func (f *flat) restrictPorts() error {
 		return err
 	}
 	defer rules.Close()
-	for _, port := range f.ports {
-		if err := rules.AllowConnect(port); err != nil {
+	for _, to := range f.open {
+		if err := rules.AllowConnect(to.Port()); err != nil {
 			return err
 		}
 	}

@@ -146,26 +146,26 @@ func (s *server) listenFor(r *listenRequest) {
 		rights = unix.UnixRights(fd)
 		defer unix.Close(fd)
 		if s.flat != nil {
-			s.flat.ports = append(s.flat.ports, portOf(fd))
+			s.flat.open = append(s.flat.open, addressOf(fd))
 		}
 	}
 	// If the host is gone the loop notices.
 	_ = unix.Sendmsg(controlFD, res.append([]byte{msgSocket}), rights, nil, 0)
 }
 
-// portOf a bound TCP socket.
-func portOf(fd int) uint16 {
+// addressOf a bound TCP socket.
+func addressOf(fd int) netip.AddrPort {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
-		return 0 // a port that nobody listens on
+		return netip.AddrPort{} // nobody can connect to it
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return uint16(sa.Port)
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		return uint16(sa.Port)
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
-	return 0
+	return netip.AddrPort{}
 }
 
 func listenSocket(addr string) (fd int, err error) {

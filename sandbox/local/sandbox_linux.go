@@ -74,7 +74,8 @@ func (s *Sandbox) Info() sandbox.Info {
 // Home is Spec.Dir/home.
 func (s *Sandbox) Home() string { return s.home }
 
-// BaseEnv is PATH, HOME, USER, LOGNAME, SHELL, LANG, TERM and TMPDIR.
+// BaseEnv is PATH, HOME, USER, LOGNAME, SHELL, LANG, TERM and TMPDIR, in the tier
+// landlock also GIT_CONFIG_NOSYSTEM.
 func (s *Sandbox) BaseEnv() []string { return append([]string(nil), s.env...) }
 
 // Files reads beneath the workspace from the host's side.

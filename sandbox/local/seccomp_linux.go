@@ -188,6 +188,8 @@ func flatFilter(network, tcp, scoped bool, thread uint32) []unix.SockFilter {
 		jump(unix.BPF_JEQ, unix.SYS_PRLIMIT64, 0, 8), load(dataArg1), jump(unix.BPF_JEQ, unix.RLIMIT_NPROC, 0, 5), load(dataArg2), jump(unix.BPF_JEQ, 0, 0, 2),
 		load(dataArg2+4), jump(unix.BPF_JEQ, 0, 1, 0), fail(unix.EPERM), allow)
 	if tcp {
+		f = append(f, jump(unix.BPF_JEQ, unix.SYS_CONNECT, 0, 1), answer(unix.SECCOMP_RET_USER_NOTIF)) // see doors
+		deny(unix.SYS_BIND, unix.EACCES)
 		deny(unix.SYS_LISTEN, unix.EACCES) // a port that nobody named would be open to everybody
 		for _, c := range fastOpen {
 			f = append(f, jump(unix.BPF_JEQ, c.nr, 0, 4), load(c.arg), jump(unix.BPF_JSET, unix.MSG_FASTOPEN, 0, 1), fail(unix.EACCES), allow)

@@ -247,8 +247,11 @@ func (s *Sandbox) top() int {
 
 // configureFlat is configure in the tier landlock, where commands see the host's paths.
 func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
-	if len(spec.Trust)+len(spec.Catch) > 0 {
-		return step(errNoMounts, "trust certificates and catch connections")
+	if len(spec.Catch) > 0 {
+		return step(errNoMounts, "catch connections")
+	}
+	if err := s.addFlatTrust(spec.Trust); err != nil {
+		return err
 	}
 	for _, m := range spec.Mounts {
 		return step(fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts), "show a path of the host")

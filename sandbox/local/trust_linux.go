@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -31,19 +32,9 @@ func addTrust(trust []byte) error {
 	if err := makeFile(newRoot+sandbox.TrustFile, trust); err != nil {
 		return err
 	}
-	all := append([]byte(nil), trust...)
-	for _, name := range bundles {
-		system, err := readLimited(name, maxBundle)
-		if errors.Is(err, fs.ErrPermission) {
-			continue
-		}
-		if err != nil {
-			return step(err, "read %s", name)
-		}
-		if len(system) > 0 {
-			all = append(append(bytes.TrimRight(system, "\n"), '\n'), trust...)
-			break
-		}
+	all, err := withSystem(trust)
+	if err != nil {
+		return err
 	}
 	if err := makeFile(newRoot+sandbox.TrustBundle, all); err != nil {
 		return err
@@ -62,4 +53,52 @@ func addTrust(trust []byte) error {
 		}
 	}
 	return nil
+}
+
+// withSystem is trust after the machine's own certificates.
+func withSystem(trust []byte) ([]byte, error) {
+	for _, name := range bundles {
+		system, err := readLimited(name, maxBundle)
+		if errors.Is(err, fs.ErrPermission) {
+			continue
+		}
+		if err != nil {
+			return nil, step(err, "read %s", name)
+		}
+		if len(system) > 0 {
+			return append(append(bytes.TrimRight(system, "\n"), '\n'), trust...), nil
+		}
+	}
+	return append([]byte(nil), trust...), nil
+}
+
+// trustDir of the tier landlock, beside the home: commands may read it.
+const trustDir = "trust"
+
+// addFlatTrust writes the files of Spec.Trust where commands see the host's paths. There
+// the system's bundle stays as it is: programs that look only there do not trust them.
+func (s *Sandbox) addFlatTrust(trust []byte) error {
+	if len(trust) == 0 {
+		return nil
+	}
+	all, err := withSystem(trust)
+	if err != nil {
+		return err
+	}
+	alone, bundle := s.TrustFiles()
+	if err := os.Mkdir(filepath.Dir(alone), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return step(err, "make the folder of certificates")
+	}
+	return step(errors.Join(os.WriteFile(alone, trust, 0o644), os.WriteFile(bundle, all, 0o644)), "write the certificates")
+}
+
+var _ sandbox.Truster = (*Sandbox)(nil)
+
+// TrustFiles are where commands find the certificates of Spec.Trust.
+func (s *Sandbox) TrustFiles() (alone, bundle string) {
+	if !s.flat() {
+		return sandbox.TrustFile, sandbox.TrustBundle
+	}
+	dir := filepath.Join(filepath.Dir(s.home), trustDir)
+	return filepath.Join(dir, path.Base(sandbox.TrustFile)), filepath.Join(dir, path.Base(sandbox.TrustBundle))
 }

@@ -30,6 +30,8 @@ type Subject struct {
 	// ExtraEnv names the variables that the driver adds to every command, which it
 	// must document.
 	ExtraEnv []string
+	// MoreEnv names what its BaseEnv may have besides, which it must document.
+	MoreEnv []string
 	// Lose makes a living sandbox break, as if its init had been killed. Nil: it
 	// cannot.
 	Lose func(t *testing.T, sb sandbox.Sandbox)
