@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -83,6 +84,62 @@ func BenchmarkExecTrueReadOnly(b *testing.B) {
 }
 func BenchmarkExecTrueWritable(b *testing.B) {
 	benchRights(b, []string{"/bin/true"}, false, sandbox.Rights{ReadOnly: true, Write: []string{"a/", "b/c/"}, NoSockets: true})
+}
+
+// BenchmarkFlat is the tier landlock: a sandbox made, a command in a living one, and a
+// connection to where the host listens, which init makes.
+func BenchmarkFlat(b *testing.B) {
+	b.Run("create", func(b *testing.B) {
+		d := newDriver(b, Options{onlyLandlock: true})
+		dir := b.TempDir()
+		for b.Loop() {
+			sb, err := d.Create(context.Background(), sandbox.Spec{ID: "bench", Dir: dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := sb.Close(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
+	b.Run("exec", func(b *testing.B) {
+		sb := newSandboxWith(b, Options{onlyLandlock: true}, sandbox.Spec{})
+		for b.Loop() {
+			if res, err := sb.Exec(context.Background(), sandbox.Cmd{Argv: []string{"/bin/true"}, Env: sb.BaseEnv()}); err != nil || res.ExitCode != 0 {
+				b.Fatal(res, err)
+			}
+		}
+	})
+	b.Run("connect", func(b *testing.B) {
+		sb := newSandboxWith(b, Options{onlyLandlock: true}, sandbox.Spec{})
+		l, err := sb.Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Skip(err)
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		// One program, so that its start does not count.
+		out, res := runWith(b, sb, sandbox.Rights{}, []string{"python3", "-c", `
+import socket, sys, time
+start = time.perf_counter()
+for i in range(1000): socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()
+print((time.perf_counter() - start) * 1000)`, port})
+		us, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+		if res.ExitCode != 0 || err != nil {
+			b.Skip(out)
+		}
+		b.ReportMetric(us, "us/connect")
+	})
 }
 
 // BenchmarkExecTrueBeside is an exec while another one runs, which scans /proc.
