@@ -267,7 +267,7 @@ type Mount struct {
 	// Host is its absolute path on the host, which is followed when it is a link.
 	Host string
 	// To is its path inside: absolute, and in no folder that a sandbox has itself
-	// (/usr, /etc, /tmp, /home …).
+	// (/usr, /etc, /tmp, /home …). In the tier landlock it is Host.
 	To string
 }
 

@@ -41,7 +41,7 @@ func (a *app) claude() (path, sought string) {
 
 // mounts are what the plan's agents need of this machine inside the sandbox.
 func (a *app) mounts(plan *workflow.Plan, o engine.Options, tier sandbox.Tier) []sandbox.Mount {
-	if !claudecode.OwnRoot(tier) {
+	if tier == sandbox.TierNone {
 		return nil
 	}
 	wanted := false
@@ -51,7 +51,12 @@ func (a *app) mounts(plan *workflow.Plan, o engine.Options, tier sandbox.Tier) [
 	if !wanted {
 		return nil
 	}
-	if path, _ := a.claude(); path != "" {
+	path, _ := a.claude()
+	switch {
+	case path == "":
+	case !claudecode.OwnRoot(tier): // it stays where it is, and may be used
+		return []sandbox.Mount{{Host: path, To: path}}
+	default:
 		return []sandbox.Mount{{Host: path, To: claudecode.InsidePath}}
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -172,5 +173,35 @@ steps:
 				t.Errorf("exit %d, want %d, %d requests\n%s", code, c.code, len(api.Requests()), out)
 			}
 		})
+	}
+}
+
+// TestScriptClaudeLandlock: where namespaces are refused the CLI stays where it is, and
+// works from there. Its key, and those of what runs beside it, cannot be read.
+func TestScriptClaudeLandlock(t *testing.T) {
+	t.Parallel()
+	if !landlockWorks() {
+		t.Skip("no landlock on this machine, or no way to refuse namespaces")
+	}
+	dir := t.TempDir()
+	write(t, dir, "l.yaml", `name: landlock
+defaults: {timeout: 1m}
+steps:
+  - {id: one, agent: {prompt: go, provider: claude-code, allowed_tools: [Bash, Write]}}
+  - {id: two, run: "cat hello; ! grep -nE 'sk-test' seen; ! (: >> '`+agenttest.Claude(t)+`') 2>/dev/null"}
+`)
+	api := agenttest.NewServer(t, agenttest.Turn{Tools: []agenttest.Call{
+		{Name: "Write", Input: map[string]any{"file_path": "hello", "content": "from the CLI\n"}},
+		{Name: "Bash", Input: map[string]any{"command": "cat /proc/$PPID/environ /proc/1/environ; env > seen; true"}},
+	}}, agenttest.Turn{Text: "done"})
+	cmd := exec.Command("refuse-namespaces", flowBinary(t), "run", "--output", "plain", "l.yaml")
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "FLOW_STATE=", "LANG=C.UTF-8"), claudeEnv(t, api)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "sandbox local (landlock)") || !strings.Contains(string(out), "from the CLI") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := len(api.Requests()); n != 2 {
+		t.Errorf("%d requests", n)
 	}
 }

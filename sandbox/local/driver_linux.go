@@ -287,7 +287,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, c *choice) (*San
 	if len(spec.Trust) > maxTrust {
 		return invalid(fmt.Errorf("the certificates to trust have %d bytes, more than %d", len(spec.Trust), maxTrust), "")
 	}
-	if err := checkMounts(spec.Mounts); err != nil {
+	if err := checkMounts(spec.Mounts, c.tier == sandbox.TierLandlock); err != nil {
 		return invalid(err, "")
 	}
 	if err := context.Cause(ctx); err != nil {

@@ -25,6 +25,7 @@ type flat struct {
 	self    int // our pid
 	home    string
 	tmp     string
+	shown   []sandbox.Mount // of the host, where they are
 	network bool
 	pids    uint64           // of the user on this machine, those of commands with them; 0: no bound
 	scoped  bool             // domains bound signals too
@@ -78,7 +79,7 @@ func newFlatServer() (*server, error) {
 	if err := standAbove(); err != nil {
 		return nil, err
 	}
-	f := &flat{self: os.Getpid(), home: c.Home, tmp: c.Tmp, network: c.Network, scoped: landlock.ABI() >= landlock.ABIScope}
+	f := &flat{self: os.Getpid(), home: c.Home, tmp: c.Tmp, shown: c.Mounts, network: c.Network, scoped: landlock.ABI() >= landlock.ABIScope}
 	if err := f.limit(&c.Limits); err != nil {
 		return nil, err
 	}
@@ -202,6 +203,9 @@ func (f *flat) fillRules(rules *landlock.Ruleset) error {
 	allow(landlock.Read, flatRead[:]...)
 	allow(landlock.Read|landlock.WriteFile|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV, within("/dev/", flatDevices[:])...)
 	allow(landlock.Read, filepath.Join(filepath.Dir(f.home), trustDir))
+	for _, m := range f.shown {
+		allow(landlock.Read|landlock.Execute, m.Host)
+	}
 	for _, dir := range [...]string{f.home, f.tmp} {
 		if err := allowPath(rules, dir, landlock.Read|landlock.Execute|landlock.Write); err != nil {
 			errs = append(errs, err)

@@ -21,7 +21,10 @@ const maxMounts = 64
 var ownFolders = [...]string{"/etc", "/proc", "/dev", "/sys", "/tmp", "/var", "/run", "/home"}
 
 // checkMounts refuses places that are not free, and what is not there.
-func checkMounts(mounts []sandbox.Mount) error {
+func checkMounts(mounts []sandbox.Mount, flat bool) error {
+	if flat {
+		return checkFlatMounts(mounts)
+	}
 	if len(mounts) > maxMounts {
 		return fmt.Errorf("%d mounts, at most %d are possible", len(mounts), maxMounts)
 	}
@@ -42,6 +45,19 @@ func checkMounts(mounts []sandbox.Mount) error {
 			if strings.HasPrefix(m.To+"/", other.To+"/") || strings.HasPrefix(other.To+"/", m.To+"/") {
 				return fmt.Errorf("show %s at %s: %s is shown there", m.Host, m.To, other.Host)
 			}
+		}
+	}
+	return nil
+}
+
+// checkFlatMounts: in the tier landlock a path can be shown where it is.
+func checkFlatMounts(mounts []sandbox.Mount) error {
+	for _, m := range mounts {
+		if m.Host != m.To || !filepath.IsAbs(m.Host) {
+			return fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts)
+		}
+		if _, err := os.Stat(m.Host); err != nil {
+			return fmt.Errorf("show a path of the host: %w", err)
 		}
 	}
 	return nil

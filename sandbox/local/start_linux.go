@@ -253,13 +253,10 @@ func (s *Sandbox) configureFlat(spec sandbox.Spec) error {
 	if err := s.addFlatTrust(spec.Trust); err != nil {
 		return err
 	}
-	for _, m := range spec.Mounts {
-		return step(fmt.Errorf("show %s at %s: %w", m.Host, m.To, errNoMounts), "show a path of the host")
-	}
 	if err := os.Mkdir(s.tmp, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return step(err, "make the scratch folder")
 	}
-	c := config{Limits: spec.Limits, Network: spec.Network == sandbox.NetworkFull, Home: s.home, Tmp: s.tmp}
+	c := config{Limits: spec.Limits, Network: spec.Network == sandbox.NetworkFull, Home: s.home, Tmp: s.tmp, Mounts: spec.Mounts}
 	b, err := json.Marshal(c)
 	if err != nil {
 		return step(err, "encode the configuration")
