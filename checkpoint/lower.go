@@ -277,31 +277,29 @@ type upperPlan struct {
 
 // plan decides for each name of the source.
 func (l *Look) plan() (p upperPlan) {
-	var all []pend
-	for _, x := range l.scan.pends {
-		all = append(all, pend{e: x.e, st: x.st})
-	}
-	l.s.t.each(l.scan, func(e *Entry, st *stat) { all = append(all, pend{e: *e, st: *st}) })
 	heads := map[string]bool{}
-	for i := range all {
-		if to := all[i].e.HardlinkTo; to != "" {
-			heads[to] = true
-		}
+	if len(l.scan.links) > 0 {
+		l.each(func(e *Entry, _ *stat) {
+			if e.HardlinkTo != "" {
+				heads[e.HardlinkTo] = true
+			}
+		})
 	}
 	dirs := map[string]*Entry{}
 	need := map[string]bool{} // directories that something in the upper tree lies in
-	for i := range all {
-		e, st := &all[i].e, &all[i].st
+	l.each(func(e *Entry, st *stat) {
 		other := st.uid != l.root.uid || st.gid != l.root.gid
 		switch {
 		case e.Kind == KindDir:
 			dirs[e.Path] = e
-			need[e.Path] = need[e.Path] || other
-			continue
+			if other {
+				need[e.Path] = true
+			}
+			return
 		case !copies(e.Kind):
 			p.hidden = append(p.hidden, e.Path)
 		case e.Kind == KindSymlink && !other && e.HardlinkTo == "" && !heads[e.Path]:
-			continue
+			return
 		case e.Kind == KindSymlink:
 			p.files = append(p.files, e)
 		case e.HardlinkTo != "" && !isGitConfig(e.Path) && !isGitConfig(e.HardlinkTo):
@@ -309,17 +307,17 @@ func (l *Look) plan() (p upperPlan) {
 		case heads[e.Path] || other || isGitConfig(e.Path) || e.HardlinkTo != "":
 			p.files = append(p.files, e)
 		default:
-			continue
+			return
 		}
 		need[parent(e.Path)] = true
-	}
+	})
 	for path := range l.s.out {
 		p.hidden = append(p.hidden, path)
 		need[parent(path)] = true
 	}
 	made := map[string]bool{"": true}
-	for path, needed := range need {
-		for ; needed && !made[path]; path = parent(path) {
+	for path := range need {
+		for ; !made[path]; path = parent(path) {
 			made[path] = true
 			if e := dirs[path]; e != nil {
 				p.dirs = append(p.dirs, e)
@@ -331,11 +329,22 @@ func (l *Look) plan() (p upperPlan) {
 	return p
 }
 
+// each calls f for every name of the source.
+func (l *Look) each(f func(e *Entry, st *stat)) {
+	for _, p := range l.scan.pends {
+		f(&p.e, &p.st)
+	}
+	l.s.t.each(l.scan, f)
+}
+
 // count is how many names are known.
 func (t *Tracker) count() int { return len(t.last.Entries) }
 
 // each calls f for the known names that a scan found as they were.
 func (t *Tracker) each(s *scan, f func(e *Entry, st *stat)) {
+	if len(t.last.Entries) == 0 {
+		return
+	}
 	changed := make(map[*node]bool, len(s.pends)+len(s.lost))
 	for _, p := range s.pends {
 		changed[p.n] = true

@@ -80,6 +80,14 @@ type memory struct {
 	*checkpoint.MemStore
 	mu    sync.Mutex
 	trees map[string]*checkpoint.Manifest
+	// broken is what StageCheckpoint says, nil for one that works.
+	broken error
+}
+
+func (m *memory) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken = err
 }
 
 func newMemory() *memory {
@@ -94,6 +102,9 @@ func (m *memory) StageCheckpoint(_ context.Context, run string, snap checkpoint.
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.broken != nil {
+		return "", m.broken
+	}
 	id := fmt.Sprintf("%s-c%d", run, len(m.trees)+1)
 	m.trees[id] = snap.Manifest
 	return id, nil

@@ -215,6 +215,9 @@ func (a *app) doctor(ctx context.Context, deep bool) error {
 		if len(caps.Limits) > 0 {
 			c.Text += "; can limit " + strings.Join(caps.Limits, ", ")
 		}
+		if caps.Overlay {
+			c.Text += "; shows a large workspace.from without a copy, where its file system allows"
+		}
 		c.Hint = caps.Lift
 		if err != nil {
 			c.Text = err.Error()
