@@ -3,10 +3,12 @@ package steps
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"flowrun.dev/flow/engine"
@@ -214,6 +216,50 @@ func TestBoundOfSandboxes(t *testing.T) {
 		r.host.Close(context.Background())
 		if c.most > most || c.living != 0 {
 			t.Errorf("%d sandboxes at once, want at most %d; %d live on", c.most, most, c.living)
+		}
+	}
+}
+
+// slowStart makes the creation of one sandbox wait.
+type slowStart struct {
+	*census
+	slow          atomic.Int64 // the creation that waits, from 1
+	entered, goOn chan struct{}
+}
+
+func (d *slowStart) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	if d.slow.Add(-1) == 0 {
+		close(d.entered)
+		<-d.goOn
+	}
+	return d.census.Create(ctx, s)
+}
+
+// TestForkPoint: a step begins with the tree as it is then, however long its sandbox
+// takes: what another one merges meanwhile is a conflict, not its ground.
+func TestForkPoint(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"", ", sandbox: fresh", ", sandbox: other"} {
+		text := "name: t\nsandboxes: {other: {}}\ndefaults: {shell: sh}\nsteps:\n  - {id: first, run: 'echo x > f'}\n" +
+			"  - {id: quick, needs: [first], run: 'echo quick > f'}\n  - {id: slow, needs: [first], run: 'cat f; echo slow > f'" + where + "}\n  - {id: keep, sandbox: other, run: 'true'}\n"
+		r, c := counting(t, text)
+		d := &slowStart{census: c, entered: make(chan struct{}), goOn: make(chan struct{})}
+		for _, room := range r.host.rooms {
+			room.Driver = d
+		}
+		r.want(r.step("first", true), "")
+		d.slow.Store(1)
+		ended := make(chan engine.Outcome)
+		go func() {
+			ended <- r.host.Run(context.Background(), r.attempt("slow"), r.emit)
+		}()
+		<-d.entered
+		r.want(r.step("quick", false), "")
+		close(d.goOn)
+		r.want(<-ended, "x\n")
+		_, _, _, err := r.host.Checkpoint(context.Background(), []string{"slow"})
+		if conflict := (*engine.ConflictError)(nil); !errors.As(err, &conflict) {
+			t.Errorf("%q: %v, want a conflict", where, err)
 		}
 	}
 }
