@@ -16,7 +16,6 @@
 //  3. An attempt's output is durable before Run returns.
 //  4. A lost sandbox is an infrastructure failure of the attempt; the next
 //     attempt starts in a new one, restored from the newest checkpoint.
-//
 //  5. The house is never fuller than max_sandboxes says, and nobody waits for ever: who
 //     waits holds none, who holds one ends and gives it back, and what nobody uses makes
 //     room.
