@@ -75,6 +75,8 @@ func newPolicy(r agent.Request) (*agent.Policy, error) {
 	switch {
 	case r.Record != "":
 		return nil, invalid("record with provider anthropic", "record the conversation: provider acp does not support it yet")
+	case len(r.MCPServers) > 0 || len(r.History) > 0:
+		return nil, invalid("use provider anthropic or claude-code", "use MCP servers or an earlier conversation: provider acp does not support it yet")
 	case r.OnDenied != "" && r.OnDenied != "tell" && r.OnDenied != "fail":
 		return nil, invalid("", "on_denied is %q; expected tell or fail", r.OnDenied)
 	case r.MaxTurns < 0:

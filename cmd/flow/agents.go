@@ -16,7 +16,8 @@ import (
 // able lists, for what not every provider can do yet, those that can.
 func able(feature string) []string {
 	return map[string][]string{
-		"--record":      {"anthropic", "claude-code"},
+		"--record":    {"anthropic", "claude-code"},
+		"mcp_servers": {"anthropic", "claude-code", "replay"}, "session: continue": {"anthropic", "claude-code", "replay"},
 		"output_schema": {"anthropic", "claude-code", "replay"},
 	}[feature]
 }
@@ -69,7 +70,9 @@ func (a *app) agentReady(providers map[string]agent.Provider, plan *workflow.Pla
 	for _, f := range []struct {
 		name  string
 		asked bool
-	}{{"--record", record != ""}, {"output_schema", at.Step.Agent.OutputSchema != nil}} {
+	}{{"--record", record != ""}, {"output_schema", at.Step.Agent.OutputSchema != nil},
+		{"mcp_servers", slices.ContainsFunc(at.Step.Agent.MCPServers, func(m workflow.MCPServer) bool { return at.Step.Agent.Uses(m.Name) })},
+		{"session: continue", at.Step.Agent.Session != ""}} {
 		if f.asked && !slices.Contains(able(f.name), name) {
 			return fmt.Sprintf("%s is not supported yet for provider %s; it is for %s", f.name, name, strings.Join(able(f.name), ", "))
 		}
