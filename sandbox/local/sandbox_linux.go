@@ -121,16 +121,28 @@ func (s *Sandbox) Exec(ctx context.Context, c sandbox.Cmd) (sandbox.Result, erro
 	defer stop()
 	select {
 	case r := <-answer:
-		return s.explained(r, before)
+		return s.answered(r, before)
 	case <-s.done:
 	}
 	s.unregister(id)
 	select {
 	case r := <-answer: // it came with the end
-		return s.explained(r, before)
+		return s.answered(r, before)
 	default:
 		return sandbox.Result{}, s.failed(nil)
 	}
+}
+
+// answered is the result of an exec. What Close killed has none, although init may
+// still have had the time to report its end.
+func (s *Sandbox) answered(r *execResult, before cgroup.Stats) (sandbox.Result, error) {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed && r.Signal == int(unix.SIGKILL) && !r.Killed {
+		return sandbox.Result{}, s.failed(nil)
+	}
+	return s.explained(r, before)
 }
 
 func checkCmd(c sandbox.Cmd) error {
