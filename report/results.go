@@ -32,6 +32,10 @@ func ResultRows(run *engine.Run, extra map[string]Extra) []StepRow {
 			// What is known is of an attempt before a reset.
 			row.Duration, row.Error, row.Class = 0, "", ""
 		}
+		if q := r.State.Approval; q != nil && row.Status == engine.StepWaiting && q.Answer == nil {
+			v := AskedView(run.ID, q.ApprovalRequested, q.Since)
+			row.Approval, row.Reason = &v, q.Message
+		}
 		rows = append(rows, row)
 	}
 	return rows

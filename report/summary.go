@@ -63,6 +63,17 @@ func Summary(w io.Writer, v RunView) error {
 	if left > 0 {
 		fmt.Fprintf(&b, "*%s of steps left out: all together they are larger than %d bytes. `flow show --json %s` has them.*\n\n", plural(left, "summary", "summaries"), summaryMax, v.ID)
 	}
+	for i := range v.Steps {
+		a := v.Steps[i].Approval
+		if a == nil || a.Answer != nil {
+			continue
+		}
+		fmt.Fprintf(&b, "**%s** waits for a person: %s\n\n", mdText(a.Step), mdText(a.Message))
+		for _, c := range a.Commands {
+			fmt.Fprintf(&b, "- `%s`\n", c)
+		}
+		b.WriteString("\n")
+	}
 	if v.Continue != "" {
 		fmt.Fprintf(&b, "Continue with: `%s`\n", clean(v.Continue))
 	}

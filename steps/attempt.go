@@ -153,6 +153,9 @@ func (h *Host) Compute(outputs []workflow.Output, vars workflow.Vars) (map[strin
 		values[o.Name] = v
 	}
 	if err := errs.ErrorOrNil(); err != nil {
+		if len(errs.Errors) == 1 { // a list of one needs no head
+			err = errs.Errors[0]
+		}
 		return nil, h.cfg.Redact.Error(err)
 	}
 	return values, nil
