@@ -31,6 +31,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	TurnCompleted{}.Type():      decode[TurnCompleted],
 	RetryScheduled{}.Type():     decode[RetryScheduled],
 	Egress{}.Type():             decode[Egress],
+	BackgroundEnded{}.Type():    decode[BackgroundEnded],
 	CancelRequested{}.Type():    decode[CancelRequested],
 	RunFinished{}.Type():        decode[RunFinished],
 }

@@ -39,6 +39,7 @@ func allBodies() []Body {
 		StopRequested{Step: "a", Rest: true, Status: StepCancelled, Reason: "r"},
 		ApprovalRequested{Step: "a", Message: "m", Choices: []string{"x"}, Expires: epoch, Error: "e"},
 		ApprovalAnswered{Step: "a", Request: 4, Choice: "x", By: "b", Note: "n", At: epoch},
+		BackgroundEnded{Step: "a", Attempt: 1, Early: true, ExitCode: 3, Error: "e", Log: "l", Stdout: Excerpt{Head: "h", Bytes: 1}},
 		CancelRequested{Cause: "sigint"},
 		RunFinished{Status: RunFailed, Class: ClassDenied, Cause: "c"},
 	}

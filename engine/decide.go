@@ -361,6 +361,9 @@ func (d *decider) notRunReason(i int) string {
 		return fmt.Sprintf("the run was asked to end after step %s", d.r.Start.Options.Until)
 	}
 	step, status := d.r.graph[n.Upstream].id, d.r.Nodes[n.Upstream].Status
+	if up := &d.r.Nodes[n.Upstream]; up.Died != "" {
+		return fmt.Sprintf("step %s: %s", step, diedWords(up))
+	}
 	if status == StepTimedOut {
 		return fmt.Sprintf("step %s timed out", step)
 	}

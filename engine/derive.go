@@ -17,6 +17,12 @@ func (r *Run) rebuild() {
 		set.clear()
 	}
 	r.open, r.failed, r.failedFin, r.limits = 0, tally{}, tally{}, tally{}
+	r.lost = 0
+	for i := range r.plan.Nodes {
+		if r.Nodes[i].Died != "" {
+			r.lost++
+		}
+	}
 	r.exclude()
 	for f := range r.frames {
 		r.frames[f].open, r.frames[f].failed = r.frames[f].n, tally{}
@@ -184,6 +190,9 @@ func (r *Run) classify(i int) {
 			n.Upstream = b
 			break
 		}
+	}
+	if n.Upstream < 0 {
+		n.Upstream = r.lostAbove(i)
 	}
 	if n.excluded || n.Upstream >= 0 && !n.statusIf {
 		r.doomed.add(i)

@@ -50,6 +50,7 @@ func (r *Run) resume(e Event, b RunResumed) bool {
 	}
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
+		n.Died = ""      // its process would have ended with the run
 		if !r.ended(i) { // who asked it to stop asked in another attempt
 			n.Stop, n.StopReason = "", ""
 		}

@@ -112,6 +112,8 @@ func (l *Loop) Drive(ctx context.Context) (RunStatus, error) {
 		l.abandon(err)
 	}
 	closed := l.Runner.Close(l.ctx)
+	emitted, _ := l.taken()
+	closed = append(onlyEnds(emitted), closed...)
 	if err == nil && len(closed) > 0 {
 		err = l.store(closed)
 	}
@@ -187,7 +189,12 @@ func (l *Loop) collect(rs []result) []result {
 // durable in one append, and then acts.
 func (l *Loop) turn(outcomes []result) error {
 	emitted, asked := l.taken()
+	var ends []Body
 	for _, b := range emitted {
+		if _, ok := b.(BackgroundEnded); ok {
+			ends = append(ends, b) // the step's own end comes first
+			continue
+		}
 		if d, ok := b.(Durable); ok {
 			b = d.Body
 			l.waiting = append(l.waiting, d.Done)
@@ -202,6 +209,9 @@ func (l *Loop) turn(outcomes []result) error {
 		}
 	}
 	if err := l.finish(outcomes); err != nil {
+		return err
+	}
+	if err := l.backgroundEnds(ends); err != nil {
 		return err
 	}
 	if l.Run.asking.len > 0 {
@@ -309,7 +319,8 @@ func (l *Loop) emit(b Body) {
 	l.mu.Lock()
 	l.emitted = append(l.emitted, b)
 	l.mu.Unlock()
-	if _, ok := b.(Durable); ok {
+	switch b.(type) {
+	case Durable, BackgroundEnded: // steps that need the process must not start
 		l.poke()
 	}
 }

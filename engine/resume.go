@@ -94,6 +94,7 @@ func PlanResume(plan *workflow.Plan, run *Run, opt ResumeOptions) (RunResumed, e
 	position, id = p.lastTurn(opt, before, position, id)
 	p.uncovered(position)
 	p.settle()
+	p.backgrounds()
 	out := RunResumed{Attempt: run.Attempt + 1, Checkpoint: id}
 	for i, why := range p.why {
 		if why != "" && !p.dropped[i] && p.old[i] != nil && (p.old[i].Status != StepPending || p.forget[i] || p.again[i]) {

@@ -68,13 +68,17 @@ type Run struct {
 	failedFin   tally  // of on_failure and finally
 	limits      tally  // of what is inside scopes: only budget and rate_limit, which stop the run
 	exporters   int    // outcomes with Exports so far; never counted down
+	lost        int    // background steps that died
 	stopped     string // why fail_fast stopped the run, "" while it did not
 	trail       []trailEntry
 }
 
 // NodeState is what the events say of one step; Nodes has the plan's indexes.
 type NodeState struct {
-	Status   StepStatus
+	Status StepStatus
+	// Died says how the process of a background step ended that others still wait for;
+	// "" while it lives, and where nobody does.
+	Died     string
 	Attempts int // over all resumes
 	Tries    int // since the last reset; what max_attempts counts
 	// Last is the newest attempt's outcome without its excerpts, command and

@@ -158,6 +158,8 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 		if ok = r.Status != ""; ok && r.Sandbox == b.ID {
 			r.Sandbox = ""
 		}
+	case BackgroundEnded:
+		ok = r.backgroundEnded(b)
 	case Egress, SourceChanged:
 		ok = r.Status != "" // decides nothing: for records and people
 	case WorkspaceImported:

@@ -115,7 +115,7 @@ func (r *Run) outlook(node int) (success, failure bool) {
 		return !r.Nodes[node].unmet, false
 	}
 	s := r.Nodes[up].Status
-	return false, s == StepFailed || s == StepTimedOut
+	return false, s == StepFailed || s == StepTimedOut || r.Nodes[up].Died != ""
 }
 
 // view is a finished step as expressions see it, without its streams.

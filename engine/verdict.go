@@ -53,6 +53,9 @@ func (r *Run) counts(i int) (rank, bool) {
 
 func (r *Run) endCounts(i int) (rank, bool) {
 	n := &r.Nodes[i]
+	if n.Died != "" && n.Status == StepSucceeded {
+		return rankStep, !r.graph[i].tolerant()
+	}
 	switch n.Status {
 	case StepFailed, StepTimedOut:
 		k := rankStep
@@ -161,6 +164,9 @@ func (r *Run) firstOf(k rank, from, to int) string {
 		}
 		n := &r.Nodes[i]
 		why := n.Reason
+		if n.Died != "" {
+			return fmt.Sprintf("step %s: %s", r.graph[i].id, diedWords(n))
+		}
 		if n.Last != nil && n.Last.Error != "" {
 			why = n.Last.Error
 		}

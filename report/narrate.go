@@ -97,6 +97,13 @@ func (n *narrator) lines(dst []string, ev engine.Event) []string {
 		}
 		what := "network: " + clean(destination(b)) + " " + clean(b.Verdict) + ": " + clean(b.Reason)
 		return append(dst, n.signed(g.cancelled, toneWarn, b.Step, what))
+	case engine.BackgroundEnded:
+		switch {
+		case b.Early && b.Error != "":
+			return append(dst, n.signed(g.failed, toneBad, b.Step, "its background process ended early: "+clean(b.Error)))
+		case b.Early:
+			return append(dst, n.signed(g.running, toneWarn, b.Step, "its background process has ended: exit code 0"))
+		}
 	case engine.RunFinished:
 		return n.artifacts(dst, b.Artifacts)
 	case engine.SourceChanged:

@@ -30,6 +30,8 @@ type PlanView struct {
 	// Group of concurrency as written, "" for none.
 	Group            string `json:"concurrency_group,omitempty"`
 	CancelInProgress bool   `json:"cancel_in_progress,omitempty"`
+	// Mounts in words.
+	Mounts []string `json:"mounts,omitempty"`
 }
 
 // PlanStep is one step of a plan. Wave is the round in which it can start at the
@@ -81,6 +83,8 @@ type PlanStep struct {
 	Choices []string `json:"choices,omitempty"`
 	// Artifacts that it hands on.
 	Artifacts []string `json:"artifacts,omitempty"`
+	// Background says in words when the step counts as ended, "" for one that ends by itself.
+	Background string `json:"background,omitempty"`
 }
 
 // PlanOf turns a plan into its view. Driver and network are the file's; a caller
@@ -102,6 +106,7 @@ func PlanOf(p *workflow.Plan) PlanView {
 			Network: or(st.Network.String(), "none"),
 			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
 		ps.Sandbox, ps.Artifacts = sandboxWords(w, st), st.Artifacts
+		ps.Background = backgroundWords(st)
 		for _, k := range n.Needs {
 			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
 		}
@@ -138,6 +143,9 @@ func PlanOf(p *workflow.Plan) PlanView {
 			}
 		}
 		v.Steps = append(v.Steps, ps)
+	}
+	for _, m := range append(w.MountsOf(&w.Sandbox), namedMounts(w)...) {
+		v.Mounts = append(v.Mounts, m.Host+" at "+m.To)
 	}
 	return v
 }
@@ -248,6 +256,9 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 	if v.Timeout > 0 {
 		head("timeout", duration(time.Duration(v.Timeout))+" for the whole run")
 	}
+	if len(v.Mounts) > 0 {
+		head("shows", strings.Join(v.Mounts, ", ")+" (of this machine, read-only)")
+	}
 	if len(v.Artifacts) > 0 {
 		head("artifacts", strings.Join(v.Artifacts, ", "))
 	}
@@ -308,6 +319,9 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 			text += " (true with these inputs)"
 		}
 		add("if", text)
+	}
+	if st.Background != "" {
+		add("background", st.Background)
 	}
 	switch st.Cache {
 	case "all":
@@ -443,4 +457,31 @@ func list(items []string, n int) string {
 		return strings.Join(items, ", ")
 	}
 	return strings.Join(items[:n], ", ") + " and " + strconv.Itoa(len(items)-n) + " more"
+}
+
+func backgroundWords(st *workflow.Step) string {
+	if !st.Background {
+		return ""
+	}
+	words := "until the run ends; "
+	r := st.Ready
+	switch {
+	case r == nil:
+		return words + "ready at once"
+	case r.Port != 0:
+		words += fmt.Sprintf("ready when port %d is listened on", r.Port)
+	case r.Log != "":
+		words += fmt.Sprintf("ready when a line of its output matches %q", r.Log)
+	default:
+		words += "ready when its script succeeds"
+	}
+	return words + " (" + duration(r.Timeout) + " at most)"
+}
+
+// namedMounts are what only the named sandboxes show.
+func namedMounts(w *workflow.Workflow) (out []workflow.Mount) {
+	for _, s := range w.Sandboxes {
+		out = append(out, s.Mounts...)
+	}
+	return out
 }

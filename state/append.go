@@ -153,6 +153,8 @@ func named(b engine.Body) (checkpoint, log string) {
 		return b.Checkpoint, ""
 	case engine.StepFinished:
 		return b.Checkpoint, b.Outcome.Log
+	case engine.BackgroundEnded:
+		return "", b.Log
 	case engine.TurnCompleted:
 		return b.Checkpoint, "" // its Data is a content, stored with all that are sealed
 	}

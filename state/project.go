@@ -49,6 +49,11 @@ func (c *change) project(e engine.Event) error {
 			return err
 		}
 		return c.finishRecord(e, &b)
+	case engine.BackgroundEnded:
+		_, err := c.w.exec(`UPDATE records SET log = ?, stdout_head = ?, stdout_tail = ?, stdout_bytes = ?, stderr_head = ?, stderr_tail = ?, stderr_bytes = ?
+			WHERE run = ? AND step = ? AND attempt = ?`, b.Log, b.Stdout.Head, b.Stdout.Tail, b.Stdout.Bytes, b.Stderr.Head, b.Stderr.Tail, b.Stderr.Bytes,
+			key, b.Step, int64(b.Attempt))
+		return err
 	case engine.ApprovalRequested:
 		return c.move(e, b.Step, moveWait, key, b.Step, e.Seq, b.Message)
 	case engine.RunFinished:

@@ -35,6 +35,9 @@ func (h *Host) attempt(ctx context.Context, a engine.Attempt, emit func(engine.B
 	if err != nil {
 		return h.placeFailed(ctx, engine.Outcome{}, err)
 	}
+	if a.Step.Background {
+		return h.inBackground(ctx, m, left, a, emit)
+	}
 	defer left()
 	sb := m.Sandbox
 	ctx, over, cancel := live(ctx, m)

@@ -63,6 +63,9 @@ func (h *Host) consult(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt
 	if h.cfg.Cache.Dir == nil {
 		return nil, "the cache is switched off", nil
 	}
+	if h.beside() {
+		return nil, "a background step may change the workspace meanwhile", nil
+	}
 	h.mu.Lock()
 	spoiled := h.spoiled[a.Step.ID]
 	h.mu.Unlock()

@@ -40,7 +40,7 @@ type capture struct {
 	once           sync.Once
 }
 
-func (h *Host) newCapture(a engine.Attempt) (*capture, error) {
+func (h *Host) newCapture(a engine.Attempt, also ...func(Stream, []byte)) (*capture, error) {
 	log, err := h.cfg.Logs.OpenLog(h.cfg.RunID, a.Step.ID, a.Attempt)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (h *Host) newCapture(a engine.Attempt) (*capture, error) {
 		to   **stream
 		kind Stream
 	}{{&c.stdout, Stdout}, {&c.stderr, Stderr}} {
-		st, err := h.newStream(a.Step.ID, s.kind, log)
+		st, err := h.newStream(a.Step.ID, s.kind, log, also)
 		if err != nil {
 			if c.stdout != nil {
 				c.stdout.close()
@@ -88,7 +88,7 @@ type stream struct {
 	tail  []byte
 }
 
-func (h *Host) newStream(step string, kind Stream, log LogWriter) (*stream, error) {
+func (h *Host) newStream(step string, kind Stream, log LogWriter, also []func(Stream, []byte)) (*stream, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
@@ -107,6 +107,9 @@ func (h *Host) newStream(step string, kind Stream, log LogWriter) (*stream, erro
 		}
 		s.note(p)
 		h.cfg.Output(step, kind, p)
+		for _, f := range also {
+			f(kind, p)
+		}
 		if err := log.Write(kind, p); err != nil && s.err == nil {
 			s.err = err // keep draining: a full disk must not block the command
 		}

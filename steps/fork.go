@@ -38,7 +38,7 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 		return nil, nil, err
 	}
 	r := h.roomOf(a.Step)
-	f := &fork{use: useOf(r, a), onConflict: a.Step.OnConflict}
+	f := &fork{use: h.useOf(r, a), onConflict: a.Step.OnConflict}
 	f.apart = f.use == useFresh || f.use == usePool
 	if f.use == useOwn {
 		if m, err = h.ownSandbox(ctx, a.Timeout, emit); err != nil {
@@ -88,7 +88,7 @@ func (h *Host) placeFor(ctx context.Context, a engine.Attempt, emit func(engine.
 }
 
 // useOf says what kind of place an attempt needs.
-func useOf(r *room, a engine.Attempt) string {
+func (h *Host) useOf(r *room, a engine.Attempt) string {
 	switch {
 	case a.Step.Sandbox == workflow.Fresh || r.spec.Reuse == workflow.ReuseStep:
 		return useFresh
@@ -96,7 +96,7 @@ func useOf(r *room, a engine.Attempt) string {
 		return usePool
 	case r.spec.Name != "":
 		return useNamed
-	case a.Alone || !r.Capabilities.Forks || r.inPlace:
+	case a.Alone || !r.Capabilities.Forks || r.inPlace || a.Step.Background || h.beside():
 		return useOwn
 	}
 	return useFork

@@ -144,6 +144,10 @@ type Host struct {
 	spoiled map[string]bool           // those whose attempt failed
 	busy    int                       // attempts in any sandbox
 
+	procsMu  sync.Mutex
+	procs    map[string]*process // living ones of background steps
+	watching sync.WaitGroup
+
 	// checked is held for writing while an attempt runs whose changes are checked
 	// afterwards, so that they are its own.
 	checked sync.RWMutex

@@ -69,6 +69,8 @@ var preflightChecks = [...]func(*wishes) error{
 	checkLimits,
 	checkHandOver,
 	checkInPlace,
+	checkBackground,
+	checkMounts,
 }
 
 func checkTier(v *wishes) error {

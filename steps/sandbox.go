@@ -428,6 +428,7 @@ func (h *Host) changes(cs []checkpoint.Change) ([]engine.FileChange, int) {
 
 // Close ends all sandboxes and removes their directories.
 func (h *Host) Close(ctx context.Context) []engine.Body {
+	out := h.endProcesses()
 	_ = h.brought() // the attempt that it belonged to has said why not
 	h.mu.Lock()
 	own := h.own
@@ -438,7 +439,6 @@ func (h *Host) Close(ctx context.Context) []engine.Body {
 		h.endLater(ctx, own)
 	}
 	h.closeHouse(ctx)
-	var out []engine.Body
 	// The run has its result; a source that cannot be looked at changes nothing in it.
 	_ = h.watchSource(context.WithoutCancel(ctx), true, func(b engine.Body) { out = append(out, b) })
 	h.tellEnded(func(b engine.Body) { out = append(out, b) })

@@ -13,6 +13,8 @@ const (
 	ctxWorkspace = inWorkspace
 	ctxDefaults  = inDefaults
 	ctxStep      = inStep
+	ctxReady     = inReady
+	ctxMount     = inMount
 	ctxRetry     = inRetry
 	ctxBatch     = inBatch
 	ctxRepeat    = inRepeat

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strconv"
 	"time"
 )
 
@@ -39,6 +40,10 @@ type hashForm struct {
 	Steps    []string      `json:"steps,omitempty"` // ids: what they do is in their own hashes
 
 	Artifacts []string `json:"artifacts,omitempty"`
+	// Ready is port, script, log and timeout of a background step.
+	Background bool     `json:"background,omitempty"`
+	Mounts     []string `json:"mounts,omitempty"`
+	Ready      []string `json:"ready,omitempty"`
 }
 
 // foreachForm leaves the list out: see hashItems.
@@ -95,7 +100,15 @@ func hashStep(w *Workflow, s *Step) string {
 			}
 		}
 	}
-	f.Artifacts = s.Artifacts
+	for _, m := range w.MountsOf(w.SandboxOf(s)) {
+		if s.Kind == KindRun || s.Kind == KindAgent {
+			f.Mounts = append(f.Mounts, m.Host+" "+m.To)
+		}
+	}
+	f.Artifacts, f.Background = s.Artifacts, s.Background
+	if r := s.Ready; r != nil {
+		f.Ready = []string{strconv.Itoa(r.Port), sourceOf(r.Run), r.Log, r.Timeout.String()}
+	}
 	if s.Cache != nil {
 		f.Cache = append([]string{"cache"}, s.Cache.sources()...)
 	}

@@ -57,6 +57,7 @@ const (
 	typeServers   KeyType = "map of servers"
 	typeSteps     KeyType = "list of steps"
 	typeMaps      KeyType = "list of maps"
+	typeInside    KeyType = "path in the sandbox"
 	typeSecrets   KeyType = "list of names or maps"
 	typeRun       KeyType = "script or list"
 	typeAgent     KeyType = "prompt or map"
@@ -99,6 +100,8 @@ const (
 	inWorkspace = "workspace"
 	inDefaults  = "defaults"
 	inStep      = "step"
+	inReady     = "ready"
+	inMount     = "mounts"
 	inRetry     = "retry"
 	inCache     = "cache"
 	inLint      = "lint"
@@ -150,6 +153,7 @@ func supportedKeys() []Key {
 		{In: inWorkflow, Name: "on_failure", Type: typeSteps, Of: inStep, Doc: "Steps that run, one after the other, when the run failed; before `finally`.", Example: "[{id: tell, run: echo failed}]"},
 		{In: inWorkflow, Name: "finally", Type: typeSteps, Of: inStep, Doc: "Steps that run at the end of a run, one after the other, however it ended.", Example: "[{id: bye, run: echo bye}]"},
 		{In: inWorkflow, Name: "outputs", Type: typeOutputs, Doc: "Results of the run, computed when it succeeded.", Example: "{version: \"${{ steps.build.outputs.version }}\"}"},
+		{In: inWorkflow, Name: "mounts", Type: typeMaps, Of: inMount, Doc: "Folders or files of this machine that every sandbox of the run shows, read-only.", Example: "[{host: ~/models, to: /data/models}]"},
 		{In: inWorkflow, Name: "artifacts", Type: typeStrings, Doc: "Files of the workspace that are kept with the run at its end, however it ended: globs, folders, `!glob` for what is left out. `flow export RUN DIR --artifacts` brings them out.", Example: "[bin/*, report.xml]"},
 
 		{In: inWorkflow, Name: "lint", Type: typeObject, Of: inLint, Doc: "Switches static checks off, each with a reason; see docs/rules.md.", Example: "{off: [{rule: unused-input, why: called by an older script}]}"},
@@ -182,6 +186,7 @@ func supportedKeys() []Key {
 		{In: inSandbox, Name: "require", Type: typeEnum, Enum: []string{"strong", "any"}, Default: "any", Doc: "`strong`: only isolation by namespaces; a machine that has only the landlock tier, or driver `host`, is refused. `any`: the strongest that starts here.", Example: "strong"},
 		{In: inSandbox, Name: "network", Type: typeNetwork, Of: inNetwork, Enum: []string{"none", "full"}, Default: "none", Doc: "What the steps can reach that do not say it themselves.", Example: "{allow: [example.com]}"},
 		{In: inSandbox, Name: "limits", Type: typeObject, Of: inLimits, Doc: "What everything in the sandbox may take together. What this machine cannot enforce is refused before anything starts.", Example: "{memory: 4GiB, pids: 512}"},
+		{In: inSandbox, Name: "mounts", Type: typeMaps, Of: inMount, Doc: "What this sandbox shows of the machine, read-only, beside the `mounts` of the file.", Example: "[{host: ~/models, to: /data/models}]"},
 		{In: inSandbox, Name: "reuse", Type: typeEnum, Enum: []string{"run", "step", "pool"}, Default: "run", Doc: "`run`: one sandbox serves all steps. `step`: each step gets a new one, with the workspace as it is and an empty home. `pool`: a few serve the steps in turn; each step finds what it would in a new one.", Example: "pool"},
 		{In: inSandbox, Name: "pool", Type: typeObject, Of: inPool, Doc: "Of `reuse: pool`: how many there are.", Example: "{size: 3, warm: true}"},
 		{In: inSandbox, Name: "max_sandboxes", Type: typeInt, Min: 1, Max: 1000, Doc: "How many sandboxes the run may have at the same time, of all kinds; steps wait for one. Default: one for each step that may run at the same time (`max_parallel`), the run's own, and the pools.", Example: "5"},
@@ -240,6 +245,8 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "outputs", Type: typeOutputs, Doc: "Values for later steps, computed when the step succeeded; may use `self`.", Example: "{word: \"${{ trim(self.stdout) }}\"}"},
 
 		{In: inStep, Name: "cache", Type: typeCache, Of: inCache, Default: "false", Doc: "Skips the step, and restores its outputs and what it changed, when it succeeded before and nothing that it depends on is different: its definition, the values that it uses, the isolation, and the workspace's files (or what `key` names instead of them). A miss says why.", Example: "{key: [go.sum, \"src/**/*.go\"]}"},
+		{In: inStep, Name: "background", Type: typeBool, Default: "false", Doc: "The step's process goes on until the run ends; the step counts as ended when `ready` holds, without `ready` as soon as it has started.", Example: "true"},
+		{In: inStep, Name: "ready", Type: typeObject, Of: inReady, Doc: "When a background step counts as ended: one of `port`, `run` and `log`.", Example: "{port: 8080, timeout: 30s}"},
 		{In: inStep, Name: "artifacts", Type: typeStrings, Doc: "Files of the workspace that are kept with the run when the step has ended, also when it failed.", Example: "[coverage/, \"!coverage/tmp/\"]"},
 		{In: inStep, Name: "on_conflict", Type: typeEnum, Enum: []string{"fail", "ours", "theirs"}, Default: "fail", Doc: "When a step that ran at the same time changed the same path differently and ended first: `fail` the step, take `ours` (what is there already) or `theirs` (what this step made).", Example: "theirs"},
 		{In: inStep, Name: "sandbox", Type: typeSandbox, Doc: "Another sandbox than the run's: `fresh` is one of its own, which starts with the workspace as it is and nothing else (an empty home, an empty /tmp) and is closed at the step's end; a name is one of `sandboxes`. What the step changes in the workspace is merged back.", Example: "fresh"},
@@ -249,6 +256,14 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "batch", Type: typeObject, Of: inBatch, Doc: "Of `foreach`: items in groups, with a pause between.", Example: "{size: 10, pause: 1s}"},
 		{In: inStep, Name: "fail_fast", Type: typeBool, Default: "false", Doc: "Of `foreach`: the first item that fails stops the others.", Example: "true"},
 		{In: inStep, Name: "repeat", Type: typeObject, Of: inRepeat, Doc: "Runs the step again and again until a condition holds; `iteration` counts from 1.", Example: "{until: self.exit_code == 0, max: 5}"},
+
+		{In: inMount, Name: "host", Type: typePath, Required: true, Doc: "The folder or file of this machine: absolute, below your home (`~/`), or relative to the workflow file. It has to exist; links are followed.", Example: "~/models"},
+		{In: inMount, Name: "to", Type: typeInside, Required: true, Doc: "Where it is inside: an absolute path that is none of the sandbox's own (`/usr`, `/etc`, `/home`, `/tmp`, …).", Example: "/data/models"},
+
+		{In: inReady, Name: "port", Type: typeInt, Min: 1, Max: 65535, Doc: "A port of TCP that something in the sandbox listens on.", Example: "8080"},
+		{In: inReady, Name: "run", Type: typeTemplate, Doc: "A script for the step's shell, with its env, tried until it ends with exit code 0.", Example: "curl -sf localhost:8080/health"},
+		{In: inReady, Name: "log", Type: typeText, Doc: "A regular expression (RE2) that a line of the step's output matches.", Example: "listening on"},
+		{In: inReady, Name: "timeout", Type: typeDuration, Default: "60s", Doc: "How long it may take; the step fails then.", Example: "30s"},
 
 		{In: inBatch, Name: "size", Type: typeInt, Min: 1, Max: 10000, Default: "10", Doc: "How many items a batch has.", Example: "10"},
 		{In: inBatch, Name: "pause", Type: typeDuration, Default: "1s", Doc: "The time between the end of a batch and the start of the next.", Example: "1s"},
@@ -318,9 +333,10 @@ func laterKeys() []Key {
 		in    string
 		names []string
 	}{
-		{inWorkflow, []string{"template", "mounts", "caches", "notify"}},
-		{inSandbox, []string{"template", "mounts", "caches"}},
-		{inStep, []string{"workflow", "with", "background", "ready"}},
+		{inWorkflow, []string{"template", "caches", "notify"}},
+		{inSandbox, []string{"template", "caches"}},
+		{inStep, []string{"workflow", "with"}},
+		{inMount, []string{"write"}},
 	} {
 		for _, n := range l.names {
 			rows = append(rows, Key{In: l.in, Name: n})

@@ -78,6 +78,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 			p.cache(n, p.stepScope(0))
 		case inConcurrency:
 			p.concurrency(n)
+		case inMount:
+			p.mounts(wrapList(n))
+		case inReady:
+			p.ready(n, p.stepScope(0))
 		case inApprove:
 			p.approve(n, p.stepScope(0))
 		case inAgent:

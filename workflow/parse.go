@@ -278,6 +278,8 @@ func (p *fileParser) top(root *yaml.Node) {
 			onFailure = v
 		case "outputs":
 			outputs = v
+		case "mounts":
+			p.w.Mounts = p.mounts(v)
 		case "artifacts":
 			p.w.Artifacts = p.artifacts(v)
 		case "finally":

@@ -47,6 +47,8 @@ func (p *fileParser) sandboxSpec(c Context, n *yaml.Node) (s SandboxSpec) {
 			s.Require = p.word(c, k, v)
 		case "network":
 			s.Network = p.network(c, k, v)
+		case "mounts":
+			s.Mounts = p.mounts(v)
 		case "limits":
 			s.Limits = p.limits(v)
 		case "reuse":

@@ -129,6 +129,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			s.Sandbox = p.sandboxName(v)
 		case "cache":
 			x.cache = v
+		case "background", "ready": // see background
 		case "artifacts":
 			s.Artifacts = p.artifacts(v)
 		case "network":
@@ -193,6 +194,9 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 	if x.approve != nil && p.isLate(i) {
 		d := p.at("approve", x.approve, "an approval cannot stand in %s: a run waits before its end, not in it", p.topList(i).what)
 		d.Hint = "make it the last of `steps`"
+	}
+	if hasKey(n, "background", "ready") {
+		p.background(s, n, p.places[i], sc)
 	}
 	if s.Network.Mode == "" {
 		s.Network = p.w.SandboxOf(s).Network

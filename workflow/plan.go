@@ -99,6 +99,9 @@ func (s *Step) Refs() []Ref {
 			tmpl(k.Value)
 		}
 	}
+	if s.Ready != nil {
+		tmpl(s.Ready.Run)
+	}
 	if s.Run != nil {
 		tmpl(s.Run.Script)
 		for _, a := range s.Run.Argv {

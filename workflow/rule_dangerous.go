@@ -18,6 +18,7 @@ func ruleDangerousCommand(p *fileParser, l *stepLint) {
 	if l.s.Run == nil || l.nodes.run == nil || l.s.AllowDangerous != "" {
 		return
 	}
+	p.dangerousReady(l)
 	n := real(l.nodes.run)
 	if n.Kind == yaml.SequenceNode {
 		var words []string
@@ -282,4 +283,20 @@ func forkBomb(f *syntax.FuncDecl) bool {
 		return true
 	})
 	return calls >= 2 && spreads
+}
+
+// dangerousReady judges the script of `ready`, which is tried again and again.
+func (p *fileParser) dangerousReady(l *stepLint) {
+	ready := valueOf(l.n, "ready")
+	if ready == nil || l.s.Run.Shell != "bash" && l.s.Run.Shell != "sh" {
+		return
+	}
+	n := valueOf(ready, "run")
+	if n == nil || real(n).Kind != yaml.ScalarNode {
+		return
+	}
+	n = real(n)
+	for _, f := range dangers(n.Value) {
+		p.danger(p.placeIn(n, f.at), f.width, f.why)
+	}
 }

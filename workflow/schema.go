@@ -142,6 +142,9 @@ func exclusive(in string) object {
 		}}}
 	case inAgent:
 		return object{{"oneOf", []object{{{"required", []string{"prompt"}}}, {{"required", []string{"prompt_file"}}}}}}
+	case inReady: // one thing to wait for
+		need := func(name string) object { return object{{"required", []string{name}}} }
+		return object{{"oneOf", []object{need("port"), need("run"), need("log")}}}
 	case inMCP:
 		one := func(key string) object { return object{{"required", []string{key}}} }
 		return object{{"oneOf", []object{one("command"), one("url")}}, {"dependencies", object{{"env", []string{"command"}}, {"headers", []string{"url"}}}}}
@@ -306,6 +309,8 @@ func shape(k Key) object {
 			o = append(o, member{"minItems", 1})
 		}
 		return o
+	case typeInside:
+		return append(pattern(insidePattern), member{"not", object{{"pattern", ownPlaces}}})
 	case typeMaps:
 		return listOf(ref(k.Of))
 	case typeSecrets:

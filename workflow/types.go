@@ -38,6 +38,8 @@ type Workflow struct {
 	Finally   []*Step
 	// Outputs of the run, computed when it succeeded.
 	Outputs []Output
+	// Mounts that every sandbox shows, read-only.
+	Mounts []Mount
 	// Artifacts are globs of the workspace's files that are kept at the run's end.
 	Artifacts []string
 	// Warnings that validation found, sorted by position.
@@ -89,6 +91,7 @@ type SandboxSpec struct {
 	Driver  string  // auto (default), local, host
 	Require string  // any (default), strong
 	Network Network // of the steps that do not say it; mode none when absent
+	Mounts  []Mount // beside those of the file
 	// Reuse is run ("" too), step or pool.
 	Reuse string
 	Pool  Pool // of reuse pool; Size is 0 otherwise
@@ -171,6 +174,10 @@ type Step struct {
 	Sandbox string
 	// Artifacts are globs of the workspace's files that are kept at the step's end.
 	Artifacts []string
+	// Background lets the step's process go on when it has ended: until the run does.
+	Background bool
+	// Ready of a background step; nil: as soon as it has started.
+	Ready *Ready
 	// OnConflict is fail ("" too), ours or theirs.
 	OnConflict string
 	// AllowDangerous is the reason why a destructive command may stand in the script.

@@ -222,7 +222,27 @@ func (a *app) choose(ctx context.Context, o engine.Options, w *workflow.Workflow
 			c.named[spec.Name] = place
 		}
 	}
-	return c, steps.Preflight(w, caps)
+	if err := steps.Preflight(w, caps); err != nil {
+		return c, err
+	}
+	var err error
+	c.mounts, err = a.hostMounts(w)
+	return c, err
+}
+
+// hostMounts are what the file's sandboxes show of this machine, by their names.
+func (a *app) hostMounts(w *workflow.Workflow) (map[string][]sandbox.Mount, error) {
+	state, err := a.stateDirFor()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]sandbox.Mount{}
+	for _, spec := range append([]*workflow.SandboxSpec{&w.Sandbox}, w.Sandboxes...) {
+		if out[spec.Name], err = steps.HostMounts(w.MountsOf(spec), filepath.Dir(w.Path), a.env("HOME"), state); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // chosen is the driver of a run and what it can do here, and those of its named
@@ -231,13 +251,14 @@ type chosen struct {
 	driver sandbox.Driver
 	caps   sandbox.Capabilities
 	named  map[string]steps.Place
+	mounts map[string][]sandbox.Mount // of the file, by the sandbox's name
 }
 
 // places adds to the named sandboxes what they show of the host.
 func (c chosen) places(mounts func(sandbox.Tier) []sandbox.Mount) map[string]steps.Place {
 	out := make(map[string]steps.Place, len(c.named))
 	for name, p := range c.named {
-		p.Mounts = mounts(p.Capabilities.Tier)
+		p.Mounts = append(mounts(p.Capabilities.Tier), c.mounts[name]...)
 		out[name] = p
 	}
 	return out

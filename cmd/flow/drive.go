@@ -69,7 +69,7 @@ func (s *session) drive(ctx context.Context) error {
 	host := steps.NewHost(steps.Config{
 		RunID: s.run.ID, Workflow: w, Driver: s.driver.driver, Capabilities: s.driver.caps, Dir: dir, Source: source, FileDir: filepath.Dir(w.Path),
 		Checkpoints: s.store, Logs: logs{s.store}, Redact: s.redact, Secrets: s.secrets, Providers: s.a.providers(), Spent: s.spent, Record: s.record,
-		Restore: s.restore, Base: s.base, Cache: results, Mounts: mounts(s.driver.caps.Tier), Named: s.driver.places(mounts),
+		Restore: s.restore, Base: s.base, Cache: results, Mounts: append(mounts(s.driver.caps.Tier), s.driver.mounts[""]...), Named: s.driver.places(mounts),
 		Reach: s.a.reach, Roots: s.a.roots,
 		Output: func(step string, st steps.Stream, p []byte) { rep.Output(step, st == steps.Stderr, p) },
 	})
