@@ -49,6 +49,12 @@ func (h *Host) lookBelow(ctx context.Context, r *room) (*checkpoint.Look, error)
 	}
 	look, err := source.Look(ctx)
 	if err != nil {
+		h.mu.Lock()
+		stored := h.base != ""
+		h.mu.Unlock()
+		if stored && ctx.Err() == nil {
+			return nil, nil // somebody is at work in it: this sandbox is filled from the store
+		}
 		return nil, fmt.Errorf("bring in workspace.from: %w", err)
 	}
 	if look.Entries() < h.cfg.belowFrom() {
@@ -287,11 +293,15 @@ func (h *Host) watchSource(ctx context.Context, last bool, emit func(engine.Body
 	}
 	began := time.Now()
 	look, err := source.Look(ctx)
-	if err != nil {
-		return fmt.Errorf("look at workspace.from: %w", err)
+	var m *checkpoint.Manifest
+	if err == nil {
+		m, _, err = look.Manifest(ctx, was, nil)
 	}
-	m, _, err := look.Manifest(ctx, was, nil)
 	if err != nil {
+		// Mostly that somebody is at work in it right now: the next look says what changed.
+		if _, gone := os.Stat(source.Dir()); gone == nil && ctx.Err() == nil {
+			return nil
+		}
 		return fmt.Errorf("look at workspace.from: %w", err)
 	}
 	cs := b.saw(m, time.Since(began))
