@@ -56,7 +56,11 @@ func (a *app) exportArtifacts(ctx context.Context, word, dir, step string) error
 	if a.json {
 		return report.WriteJSON(a.out, map[string]any{"directory": dir, "files": rep.Files, "bytes": rep.Bytes})
 	}
-	_, err = fmt.Fprintf(a.out, "%s: %d artifacts, %d bytes\n", dir, rep.Files, rep.Bytes)
+	noun := "artifacts"
+	if rep.Files == 1 {
+		noun = "artifact"
+	}
+	_, err = fmt.Fprintf(a.out, "%s: %d %s, %d bytes\n", dir, rep.Files, noun, rep.Bytes)
 	return err
 }
 
