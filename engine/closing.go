@@ -50,7 +50,7 @@ func (r *Run) closing(i int) Outcome {
 			return fail(o.Status, o.Class, "%s", o.Error)
 		}
 	default:
-		if r.badFrame(s.frames[0]) {
+		if len(s.frames) > 0 && r.badFrame(s.frames[0]) {
 			k, why := r.firstBad(s.frames)
 			return fail(StepFailed, classOf(k), "%s", why)
 		}

@@ -21,6 +21,7 @@ var bodies = map[string]func(data []byte) (Body, error){
 	ForeachExpanded{}.Type():    decode[ForeachExpanded],
 	BatchStarted{}.Type():       decode[BatchStarted],
 	IterationStarted{}.Type():   decode[IterationStarted],
+	WorkflowCalled{}.Type():     decode[WorkflowCalled],
 	UntilEvaluated{}.Type():     decode[UntilEvaluated],
 	ApprovalRequested{}.Type():  decode[ApprovalRequested],
 	ApprovalAnswered{}.Type():   decode[ApprovalAnswered],

@@ -40,6 +40,7 @@ func allBodies() []Body {
 		ApprovalRequested{Step: "a", Message: "m", Choices: []string{"x"}, Expires: epoch, Error: "e"},
 		ApprovalAnswered{Step: "a", Request: 4, Choice: "x", By: "b", Note: "n", At: epoch},
 		BackgroundEnded{Step: "a", Attempt: 1, Early: true, ExitCode: 3, Error: "e", Log: "l", Stdout: Excerpt{Head: "h", Bytes: 1}},
+		WorkflowCalled{Step: "a", Inputs: map[string]any{"x": 1.0}, Error: "e"},
 		CancelRequested{Cause: "sigint"},
 		RunFinished{Status: RunFailed, Class: ClassDenied, Cause: "c"},
 	}

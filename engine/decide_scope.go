@@ -14,6 +14,14 @@ func (d *decider) scope(i int, slots *int) {
 		d.foreach(i, s, stopping, slots)
 	case workflow.RoleRepeat:
 		d.repeat(i, s, stopping)
+	case workflow.RoleCall:
+		last, ok := s.last()
+		switch {
+		case !s.known && !stopping:
+			d.add(ExpandScope{Node: i})
+		case !ok || r.frames[last].open == 0:
+			d.add(CloseScope{Node: i})
+		}
 	default:
 		if last, ok := s.last(); ok && r.frames[last].open == 0 {
 			d.add(CloseScope{Node: i})

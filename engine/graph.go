@@ -47,6 +47,8 @@ type frame struct {
 	loop *workflow.LoopView
 	// admitted: its nodes may start. A foreach admits item by item.
 	admitted bool
+	// called is set in the frame of a called workflow.
+	called *called
 }
 
 // scope is the dynamic state of an open foreach, repeat or group. What a fold
@@ -56,6 +58,7 @@ type scope struct {
 	known  bool // expanded: frames are all that there will be (repeat: so far)
 	keys   []string
 	items  []any
+	inputs map[string]any // of a call
 	// again: a resume wants the items computed anew; frames of the same key stay.
 	again bool
 
@@ -78,6 +81,7 @@ type scope struct {
 type expansion struct {
 	keys   []string
 	items  []any
+	inputs map[string]any
 	rounds int
 	until  Truth
 	again  bool
@@ -88,7 +92,7 @@ func (r *Run) expansionOf(i int) *expansion {
 	if s == nil {
 		return nil
 	}
-	return &expansion{keys: s.keys, items: s.items, rounds: len(s.frames), until: s.until}
+	return &expansion{keys: s.keys, items: s.items, inputs: s.inputs, rounds: len(s.frames), until: s.until}
 }
 
 // past is what the graph before knew, by node id.
@@ -177,6 +181,10 @@ func (r *Run) reopen(i int, x *expansion, states map[string]NodeState) {
 			r.round(i, states)
 		}
 		s.until = x.until
+	case workflow.RoleCall:
+		if x.inputs != nil {
+			r.enterCall(i, x.inputs, states)
+		}
 	default:
 		r.enter(i, states)
 	}
@@ -322,6 +330,9 @@ func (r *Run) resolve(f int, step string) (int, bool) {
 	for f > 0 {
 		if i, ok := r.byID[r.frames[f].prefix+step]; ok {
 			return i, true
+		}
+		if r.frames[f].called != nil {
+			return 0, false // what is outside has other names
 		}
 		f = r.frames[f].up
 	}

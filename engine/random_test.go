@@ -72,6 +72,11 @@ func (g *randomSteps) step(id string, depth int) *workflow.Step {
 	}
 	if id[0] == 's' && rnd.IntN(6) == 0 {
 		s.Kind, s.Approve = workflow.KindApprove, approvals[rnd.IntN(len(approvals))]
+	} else if depth < 2 && rnd.IntN(8) == 0 {
+		s.Kind, s.Call = workflow.KindCall, &workflow.CallStep{Path: "c.yaml", Workflow: &workflow.Workflow{Steps: g.list(id+"c", 1+rnd.IntN(3), depth+1)}}
+		if rnd.IntN(6) == 0 {
+			s.Call.With = []workflow.With{{Name: "unknown", Value: workflow.Plain(1)}}
+		}
 	} else if depth < 2 && rnd.IntN(4) == 0 {
 		s.Kind, s.Steps = workflow.KindGroup, g.list(id+"x", 1+rnd.IntN(3), depth+1)
 		if rnd.IntN(4) == 0 {
@@ -134,7 +139,7 @@ func randomOutcome(rnd *rand.Rand, calm int) Outcome {
 	all := []Outcome{
 		{Status: StepFailed, Class: ClassExitCode, ExitCode: 1}, {Status: StepFailed, Class: ClassExitCode, ExitCode: 2},
 		{Status: StepTimedOut, Class: ClassTimeout}, {Status: StepFailed, Class: ClassInfrastructure},
-		{Status: StepFailed, Class: ClassRateLimit, RetryAfter: 3 * time.Second}, {Status: StepFailed, Class: ClassBudget},
+		{Status: StepFailed, Class: ClassRateLimit, RetryAfter: 3 * time.Second}, {Status: StepFailed, Class: ClassRateLimit}, {Status: StepFailed, Class: ClassBudget},
 		{Status: StepFailed, Class: ClassDenied}, {Status: StepFailed, Class: ClassInvalid},
 	}
 	return all[rnd.IntN(len(all))]
@@ -333,7 +338,7 @@ func isScope(plan *workflow.Plan, b StepStarted) bool {
 	if n, ok := topNode(plan, b.Step); ok {
 		return n.Role != workflow.RoleStep
 	}
-	return b.Kind == "foreach" || b.Kind == "repeat" || b.Kind == "group"
+	return b.Kind == "foreach" || b.Kind == "repeat" || b.Kind == "group" || b.Kind == "workflow"
 }
 
 // needsRedo: a step that, transitively, needs one that did not end well, or was
@@ -450,7 +455,7 @@ func TestRandomRuns(t *testing.T) {
 		"succeeded", "failed", "cancelled", "interrupted", "out_of_budget", "rate_limited", "waiting",
 		"condition_evaluated", "step_skipped", "step_not_run", "retry_scheduled",
 		"foreach_expanded", "batch_started", "iteration_started", "until_evaluated", "stop_requested", "approval_requested", "approval_answered",
-		"cancelled by a join", "nothing to join", "unmet join", "failure that a join judges",
+		"workflow_called", "cancelled by a join", "nothing to join", "unmet join", "failure that a join judges",
 	} {
 		if seen[want] == 0 && !testing.Short() {
 			t.Errorf("no run shows %s: the test looks away", want)

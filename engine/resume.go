@@ -203,7 +203,7 @@ func (p *resumePlan) redo(opt ResumeOptions) (before int64) {
 	}
 	for i := range p.x.graph {
 		g := &p.x.graph[i]
-		file := g.tmpl.Step.ID
+		file := p.x.namedInFile(i)
 		switch {
 		case g.late:
 		case g.id == opt.From:
@@ -424,23 +424,23 @@ type StepDrift struct {
 // well: first the steps of the new one in file order, then what was removed.
 func Drift(old, current *workflow.Workflow) []StepDrift {
 	before := map[string]*workflow.Step{}
-	old.Walk(func(s *workflow.Step) { before[s.ID] = s })
+	old.WalkNamed(func(name string, s *workflow.Step) { before[name] = s })
 	var out []StepDrift
-	current.Walk(func(s *workflow.Step) {
-		was, ok := before[s.ID]
-		delete(before, s.ID)
+	current.WalkNamed(func(name string, s *workflow.Step) {
+		was, ok := before[name]
+		delete(before, name)
 		switch {
 		case !ok:
-			out = append(out, StepDrift{Step: s.ID, Change: "added"})
+			out = append(out, StepDrift{Step: name, Change: "added"})
 		case was.Hash != s.Hash:
-			out = append(out, StepDrift{Step: s.ID, Change: "changed"})
+			out = append(out, StepDrift{Step: name, Change: "changed"})
 		case was.ItemsHash != s.ItemsHash:
-			out = append(out, StepDrift{Step: s.ID, Change: "items"})
+			out = append(out, StepDrift{Step: name, Change: "items"})
 		}
 	})
-	old.Walk(func(s *workflow.Step) {
-		if before[s.ID] != nil {
-			out = append(out, StepDrift{Step: s.ID, Change: "removed"})
+	old.WalkNamed(func(name string, s *workflow.Step) {
+		if before[name] != nil {
+			out = append(out, StepDrift{Step: name, Change: "removed"})
 		}
 	})
 	return out

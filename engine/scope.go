@@ -123,8 +123,8 @@ func (r *Run) opened(i int, at time.Time) {
 	if g.scope == nil {
 		r.openScope(i)
 	}
-	if g.role == workflow.RoleGroup {
-		if !g.scope.known {
+	if g.role == workflow.RoleGroup || g.role == workflow.RoleCall {
+		if !g.scope.known && g.role == workflow.RoleGroup {
 			r.enter(i, nil)
 			g = &r.graph[i] // enter made the graph grow
 			r.begun(g.scope.frames[0], true)
@@ -217,7 +217,7 @@ func (r *Run) reloop(f int, loop *workflow.LoopView) {
 	fr.loop = loop
 	for i := fr.first; i < fr.first+fr.n; i++ {
 		s := r.graph[i].scope
-		if s == nil || r.graph[i].role == workflow.RoleForeach {
+		if s == nil || r.graph[i].role == workflow.RoleForeach || r.graph[i].role == workflow.RoleCall {
 			continue
 		}
 		for _, in := range s.frames {

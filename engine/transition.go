@@ -75,6 +75,8 @@ func (r *Run) place(e Event) (node, attempt int, err error) {
 		step, attempt = b.Step, b.Attempt
 	case IterationStarted:
 		step = b.Step
+	case WorkflowCalled:
+		step = b.Step
 	case UntilEvaluated:
 		step = b.Step
 	case ApprovalRequested:
@@ -131,6 +133,8 @@ func (r *Run) move(e Event, i int) (state string, ok bool) {
 			ok = r.batch(i, b)
 		case StepSlow: // for people; it may come a moment late
 			ok = b.Attempt <= n.Attempts
+		case WorkflowCalled:
+			ok = r.call(i, b)
 		case IterationStarted:
 			ok = r.iterate(i, b)
 		case UntilEvaluated:

@@ -111,6 +111,9 @@ func (l *Loop) event(a Action) Body {
 		}
 		return RunFinished{Status: RunWaiting, Class: a.Class, Cause: a.Cause}
 	case ExpandScope:
+		if l.Run.graph[a.Node].role == workflow.RoleCall {
+			return l.callWorkflow(a.Node, id)
+		}
 		return l.expand(a.Node, id)
 	case StartBatch:
 		return BatchStarted{Step: id, N: a.N}

@@ -91,10 +91,14 @@ func (l *Loop) close(i int, id string) Body {
 	r.at = l.now
 	f := StepFinished{Step: id, Attempt: r.Nodes[i].Attempts, Outcome: r.closing(i)}
 	g := &r.graph[i]
-	if g.role != workflow.RoleGroup || f.Outcome.Status != StepSucceeded || len(g.step.Outputs) == 0 {
+	outputs := g.step.Outputs
+	if g.role == workflow.RoleCall {
+		outputs = g.step.Call.Workflow.Outputs
+	}
+	if g.role != workflow.RoleGroup && g.role != workflow.RoleCall || f.Outcome.Status != StepSucceeded || len(outputs) == 0 {
 		return f
 	}
-	values, err := l.compute(g.scope.frames[0], g.step.Outputs, &workflow.StepView{Status: string(StepSucceeded), Attempts: r.Nodes[i].Attempts})
+	values, err := l.compute(g.scope.frames[0], outputs, &workflow.StepView{Status: string(StepSucceeded), Attempts: r.Nodes[i].Attempts})
 	if err != nil {
 		f.Outcome.Status, f.Outcome.Class, f.Outcome.ExitCode, f.Outcome.Error = StepFailed, ClassInvalid, 1, err.Error()
 		return f

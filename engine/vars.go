@@ -77,6 +77,13 @@ func varsIn(ctx context.Context, run *Run, f int, refs []workflow.Ref, src Sourc
 		Loop:      run.frames[f].loop,
 		Cancelled: run.CancelCause != "" && run.CancelCause != "timeout",
 	}
+	if c := run.calledIn(f); c != nil {
+		env, err := run.callEnv(c)
+		if err != nil {
+			return vars, err
+		}
+		vars.Inputs, vars.Env = c.inputs, env
+	}
 	if len(refs) == 0 {
 		return vars, nil
 	}

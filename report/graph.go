@@ -93,6 +93,8 @@ func workWords(s *workflow.Step) string {
 		return clean(s.Name)
 	case len(s.Steps) > 0:
 		return count(len(s.Steps), "step")
+	case s.Call != nil:
+		return "calls " + clean(s.Call.Path)
 	case s.Agent != nil:
 		return "agent · " + s.Agent.Provider
 	case s.Run != nil && s.Run.Script != nil:

@@ -37,12 +37,20 @@ type PlanView struct {
 // PlanStep is one step of a plan. Wave is the round in which it can start at the
 // earliest, from 1; steps of one wave may run at the same time.
 type PlanStep struct {
-	ID      string   `json:"id"`
-	Name    string   `json:"name,omitempty"`
-	Kind    string   `json:"kind"`
-	Wave    int      `json:"wave"`
-	Finally bool     `json:"finally,omitempty"`
-	Needs   []string `json:"needs"`
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"`
+	Kind string `json:"kind"`
+	// Depth of the groups, loops and called files around it; In is the step that calls
+	// its file, "" for the file that is run.
+	Depth int    `json:"depth,omitempty"`
+	In    string `json:"in,omitempty"`
+	Loop  string `json:"loop,omitempty"`  // how often, in words; "" for once
+	Calls string `json:"calls,omitempty"` // the called file
+	// Step as checked, for what only the caller can say.
+	Step    *workflow.Step `json:"-"`
+	Wave    int            `json:"wave"`
+	Finally bool           `json:"finally,omitempty"`
+	Needs   []string       `json:"needs"`
 	// NeedsCount of Needs are enough, 0 for all; CancelRest cancels the others then.
 	NeedsCount int    `json:"needs_count,omitempty"`
 	CancelRest bool   `json:"cancel_rest,omitempty"`
@@ -97,65 +105,96 @@ func PlanOf(p *workflow.Plan) PlanView {
 	if c := w.Concurrency; c != nil {
 		v.Group, v.CancelInProgress = c.Group.Source(), c.CancelInProgress
 	}
-	waves := wavesOf(p)
-	for i := range p.Nodes {
-		n := &p.Nodes[i]
-		st := n.Step
-		ps := PlanStep{ID: st.ID, Name: st.Name, Kind: string(st.Kind), Wave: waves[i], Finally: n.Finally,
-			Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
-			Network: or(st.Network.String(), "none"),
-			Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
-		ps.Sandbox, ps.Artifacts = sandboxWords(w, st), st.Artifacts
-		ps.Background = backgroundWords(st)
-		for _, k := range n.Needs {
-			ps.Needs = append(ps.Needs, p.Nodes[k].Step.ID)
-		}
-		if j := st.Join; j != nil {
-			ps.NeedsCount, ps.CancelRest = j.Count, j.CancelRest
-		}
-		if st.Retry.Written {
-			ps.MaxAttempts = st.Retry.MaxAttempts
-		}
-		if st.Run != nil {
-			ps.Shell = st.Run.Shell
-			if len(st.Run.Argv) > 0 {
-				ps.Shell = ""
-			}
-		}
-		if a := st.Agent; a != nil {
-			ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
-			ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
-			ps.Session = a.Session
-			for _, m := range a.MCPServers {
-				if a.Uses(m.Name) {
-					ps.MCPServers = append(ps.MCPServers, m.Name+": "+or(m.URL, strings.Join(m.Command, " ")))
-				}
-			}
-			ps.BudgetUSD, ps.BudgetTokens, ps.BudgetTurns = a.Budget.CostUSD, a.Budget.Tokens, a.Budget.Turns
-		}
-		if a := st.Approve; a != nil {
-			ps.Asks, ps.Choices, ps.Timeout = a.Message.Source(), a.Choices, Seconds(a.Timeout)
-		}
-		if c := st.Cache; c != nil {
-			ps.Cache = "all"
-			if len(c.Key) > 0 {
-				ps.Cache = "key"
-			}
-		}
-		v.Steps = append(v.Steps, ps)
-	}
+	v.rows(w, p.Nodes, "", 0)
 	for _, m := range append(w.MountsOf(&w.Sandbox), namedMounts(w)...) {
 		v.Mounts = append(v.Mounts, m.Host+" at "+m.To)
 	}
 	return v
 }
 
+// rows adds the nodes of a list and, below each, what it opens. in names the step that
+// holds them; those of a called file have its id before their own.
+func (v *PlanView) rows(w *workflow.Workflow, nodes []workflow.Node, in string, depth int) {
+	waves := wavesOf(nodes)
+	for i := range nodes {
+		n := &nodes[i]
+		v.Steps = append(v.Steps, planRow(w, nodes, n, waves[i], in, depth))
+		row := &v.Steps[len(v.Steps)-1]
+		for n.Role == workflow.RoleForeach || n.Role == workflow.RoleRepeat {
+			n = &n.Body[0]
+		}
+		id := in
+		if n.Role == workflow.RoleCall {
+			id = row.ID
+		}
+		v.rows(w, n.Body, id, depth+1)
+	}
+}
+
+func planRow(w *workflow.Workflow, nodes []workflow.Node, n *workflow.Node, wave int, in string, depth int) PlanStep {
+	st := n.Step
+	ps := PlanStep{ID: st.ID, Name: st.Name, Kind: string(st.Kind), Wave: wave, In: in, Depth: depth, Step: st, Finally: n.Finally,
+		Needs: []string{}, If: source(st.If), Secrets: append([]string{}, st.Secrets...),
+		Network: or(st.Network.String(), "none"),
+		Timeout: Seconds(st.Timeout), ContinueOnError: st.ContinueOnError}
+	ps.Sandbox, ps.Artifacts = sandboxWords(w, st), st.Artifacts
+	ps.Background = backgroundWords(st)
+	for _, k := range n.Needs {
+		ps.Needs = append(ps.Needs, nodes[k].Step.ID)
+	}
+	if j := st.Join; j != nil {
+		ps.NeedsCount, ps.CancelRest = j.Count, j.CancelRest
+	}
+	if st.Retry.Written {
+		ps.MaxAttempts = st.Retry.MaxAttempts
+	}
+	if st.Run != nil {
+		ps.Shell = st.Run.Shell
+		if len(st.Run.Argv) > 0 {
+			ps.Shell = ""
+		}
+	}
+	if a := st.Agent; a != nil {
+		ps.Provider, ps.Model, ps.MaxTurns = a.Provider, a.Model, a.MaxTurns
+		ps.AllowedTools, ps.DisallowedTools = a.AllowedTools, a.DisallowedTools
+		ps.Session = a.Session
+		for _, m := range a.MCPServers {
+			if a.Uses(m.Name) {
+				ps.MCPServers = append(ps.MCPServers, m.Name+": "+or(m.URL, strings.Join(m.Command, " ")))
+			}
+		}
+		ps.BudgetUSD, ps.BudgetTokens, ps.BudgetTurns = a.Budget.CostUSD, a.Budget.Tokens, a.Budget.Turns
+	}
+	if a := st.Approve; a != nil {
+		ps.Asks, ps.Choices, ps.Timeout = a.Message.Source(), a.Choices, Seconds(a.Timeout)
+	}
+	if c := st.Cache; c != nil {
+		ps.Cache = "all"
+		if len(c.Key) > 0 {
+			ps.Cache = "key"
+		}
+	}
+	if in != "" {
+		ps.ID = in + "." + st.ID
+	}
+	if n.Role == workflow.RoleForeach {
+		ps.Loop = "for each item"
+	} else if n.Role == workflow.RoleRepeat {
+		ps.Loop = fmt.Sprintf("again until %s, at most %d times", source(st.Repeat.Until), st.Repeat.Max)
+	}
+	if st.Call != nil {
+		ps.Calls = st.Call.Path
+	}
+	return ps
+}
+
 // Judge tells for each step whether its condition holds with these inputs, where
 // that can be known before anything ran. With nil it tells what no input changes.
-func (v *PlanView) Judge(p *workflow.Plan, inputs map[string]any) {
+func (v *PlanView) Judge(inputs map[string]any) {
 	for i := range v.Steps {
-		e := p.Nodes[i].Step.If
-		if e == nil || len(e.Refs()) > 0 || e.UsesFiles() || e.UsesStatus() || !onlyInputs(e.Source(), inputs != nil) {
+		e := v.Steps[i].Step.If
+		if e == nil || v.Steps[i].In != "" || // a called file has inputs of its own
+			len(e.Refs()) > 0 || e.UsesFiles() || e.UsesStatus() || !onlyInputs(e.Source(), inputs != nil) {
 			continue
 		}
 		ok, err := e.EvalBool(workflow.Vars{Inputs: inputs})
@@ -190,11 +229,11 @@ func onlyInputs(source string, given bool) bool {
 // wavesOf is the length of the longest way to each node. Needs point backwards
 // in a plan without cycles except where the file names a later step, hence the
 // count of what is still open (Kahn) and no single pass.
-func wavesOf(p *workflow.Plan) []int {
-	waves, open := make([]int, len(p.Nodes)), make([]int, len(p.Nodes))
+func wavesOf(nodes []workflow.Node) []int {
+	waves, open := make([]int, len(nodes)), make([]int, len(nodes))
 	var ready []int
-	for i := range p.Nodes {
-		open[i] = len(p.Nodes[i].Needs)
+	for i := range nodes {
+		open[i] = len(nodes[i].Needs)
 		if open[i] == 0 {
 			ready = append(ready, i)
 			waves[i] = 1
@@ -203,7 +242,7 @@ func wavesOf(p *workflow.Plan) []int {
 	for len(ready) > 0 {
 		i := ready[len(ready)-1]
 		ready = ready[:len(ready)-1]
-		for _, k := range p.Nodes[i].Dependents {
+		for _, k := range nodes[i].Dependents {
 			waves[k] = max(waves[k], waves[i]+1)
 			if open[k]--; open[k] == 0 {
 				ready = append(ready, k)
@@ -270,6 +309,7 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 		head("concurrency", text)
 	}
 	finally := false
+	var numbers []int // of the row, by depth
 	for i := range v.Steps {
 		st := &v.Steps[i]
 		fmt.Fprintln(&b)
@@ -277,7 +317,13 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 			finally = true
 			fmt.Fprintln(&b, s.paint(toneDim, "at the end, whatever happened:"))
 		}
-		planStep(&b, s, v, i)
+		if len(numbers) > st.Depth {
+			numbers = numbers[:st.Depth+1]
+			numbers[st.Depth]++
+		} else {
+			numbers = append(numbers, 1)
+		}
+		planRowText(&b, s, st, numbers)
 	}
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write plan: %w", err)
@@ -285,8 +331,24 @@ func PlanText(w io.Writer, v PlanView, s Style) error {
 	return nil
 }
 
-func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
-	st := &v.Steps[i]
+// planRowText writes a row, indented by its depth.
+func planRowText(b *bytes.Buffer, s Style, st *PlanStep, numbers []int) {
+	const indent = "   "
+	words := make([]string, len(numbers))
+	for i, n := range numbers {
+		words[i] = strconv.Itoa(n)
+	}
+	if s.Width > 0 {
+		s.Width = max(20, s.Width-len(indent)*st.Depth)
+	}
+	var row bytes.Buffer
+	planStep(&row, s, st, strings.Join(words, "."))
+	for line := range strings.Lines(row.String()) {
+		b.WriteString(strings.Repeat(indent, st.Depth) + line)
+	}
+}
+
+func planStep(b *bytes.Buffer, s Style, st *PlanStep, number string) {
 	sep := s.glyphs().sep
 	kind := st.Kind
 	switch {
@@ -299,7 +361,7 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 	case st.Shell != "":
 		kind += " (" + clean(st.Shell) + ")"
 	}
-	line := strconv.Itoa(i+1) + ". " + s.paint(toneName, clean(st.ID)) + sep + kind
+	line := number + ". " + s.paint(toneName, clean(st.ID)) + sep + kind
 	if st.Name != "" && st.Name != st.ID {
 		line += sep + clean(st.Name)
 	}
@@ -309,6 +371,12 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		add("starts", "at once")
 	} else {
 		add("starts", startWords(st))
+	}
+	if st.Loop != "" {
+		add("runs", st.Loop)
+	}
+	if st.Calls != "" {
+		add("calls", st.Calls)
 	}
 	if st.If != "" {
 		text := st.If
@@ -366,16 +434,25 @@ func planStep(b *bytes.Buffer, s Style, v PlanView, i int) {
 		}
 		return
 	}
-	add("network", networkWords(st.Network))
-	if len(st.Secrets) > 0 {
+	holds := st.Kind == string(workflow.KindGroup) || st.Kind == string(workflow.KindCall)
+	if !holds {
+		add("network", networkWords(st.Network))
+	}
+	switch {
+	case len(st.Secrets) > 0 && holds:
+		add("passes on", strings.Join(st.Secrets, ", "))
+	case len(st.Secrets) > 0:
 		add("secrets", strings.Join(st.Secrets, ", "))
-	} else {
+	case !holds:
 		add("secrets", "none")
 	}
 	if len(st.Artifacts) > 0 {
 		add("artifacts", strings.Join(st.Artifacts, ", "))
 	}
-	if st.Timeout > 0 {
+	switch {
+	case st.Timeout > 0 && holds:
+		add("timeout", duration(time.Duration(st.Timeout))+" for all of it")
+	case st.Timeout > 0:
 		add("timeout", duration(time.Duration(st.Timeout))+" per attempt")
 	}
 	switch {
@@ -394,7 +471,7 @@ func sandboxWords(w *workflow.Workflow, s *workflow.Step) string {
 	spec := w.SandboxOf(s)
 	text := ""
 	switch {
-	case s.Kind == workflow.KindGroup:
+	case s.Kind == workflow.KindGroup, s.Kind == workflow.KindCall:
 		return ""
 	case s.Sandbox == workflow.Fresh || spec.Reuse == workflow.ReuseStep:
 		text = "a new one, with the workspace as it is and an empty home, closed at the step's end"

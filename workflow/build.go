@@ -35,6 +35,12 @@ func nodeOf(s *Step) Node {
 		}
 		link(n.Body)
 	}
+	if n.Role == RoleCall {
+		for _, c := range s.Call.Workflow.Steps {
+			n.Body = append(n.Body, nodeOf(c))
+		}
+		link(n.Body)
+	}
 	if s.Repeat != nil {
 		n.Alone = true
 		n = Node{Step: s, Role: RoleRepeat, Body: []Node{n}}
@@ -162,9 +168,25 @@ func setAlone(nodes []Node, order []int) {
 	ends(len(order)-1, -1, dependents, func(i int) { nodes[i].Alone = last[i] })
 }
 
-// Walk calls f for every step of the workflow, also those in groups, in file
-// order: steps, on_failure, finally.
-func (w *Workflow) Walk(f func(*Step)) {
+// Walk calls f for every step of the workflow, also those in groups and in the files
+// that it calls, in file order: steps, on_failure, finally.
+func (w *Workflow) Walk(f func(*Step)) { w.walk("", func(_ string, s *Step) { f(s) }) }
+
+// WalkNamed is Walk with the name that a step has in the whole: those of a called
+// file follow the id of the step that calls it and a dot.
+func (w *Workflow) WalkNamed(f func(name string, s *Step)) { w.walk("", f) }
+
+func (w *Workflow) walk(prefix string, f func(name string, s *Step)) {
+	w.own(func(s *Step) {
+		f(prefix+s.ID, s)
+		if s.Call != nil && s.Call.Workflow != nil {
+			s.Call.Workflow.walk(prefix+s.ID+".", f)
+		}
+	})
+}
+
+// own calls f for the steps of the file itself.
+func (w *Workflow) own(f func(*Step)) {
 	var walk func(list []*Step)
 	walk = func(list []*Step) {
 		for _, s := range list {

@@ -33,6 +33,8 @@ type Diagnostic struct {
 	Suggestion string `json:"suggestion,omitempty"`
 	// Hint is what to do, in a sentence.
 	Hint string `json:"hint,omitempty"`
+	// source is its line where that is in another file than the one that is rendered.
+	source string
 }
 
 func (d Diagnostic) Error() string {
@@ -110,6 +112,9 @@ func (b *bag) add(rule string, p Pos, width int, format string, args ...any) *Di
 func (b *bag) finish(text []byte) (warnings []Diagnostic, err *Diagnostics) {
 	sort.SliceStable(b.list, func(i, j int) bool {
 		p, q := b.list[i].Pos, b.list[j].Pos
+		if p.File != q.File {
+			return q.File != b.file && (p.File == b.file || p.File < q.File)
+		}
 		if p.Line != q.Line {
 			return p.Line < q.Line
 		}
@@ -164,8 +169,12 @@ func Render(w io.Writer, list []Diagnostic, text []byte, color bool) error {
 			code = "1;33"
 		}
 		fmt.Fprintf(w, "%s:%d:%d: %s %s [%s]\n", d.Pos.File, d.Pos.Line, d.Pos.Col, paint(code, string(d.Severity)+":"), d.Message, d.Rule)
-		if d.Pos.Line >= 1 && d.Pos.Line <= len(lines) {
-			line, col, end := crop(mask(near(lines[d.Pos.Line-1], d.Pos.Col, d.EndCol)))
+		source, known := d.source, d.source != ""
+		if !known && d.Pos.Line >= 1 && d.Pos.Line <= len(lines) {
+			source, known = lines[d.Pos.Line-1], true
+		}
+		if known {
+			line, col, end := crop(mask(near(source, d.Pos.Col, d.EndCol)))
 			fmt.Fprintf(w, "  %s\n  %s\n", printable(line), paint(code, caret(line, col, end)))
 		}
 		if len(d.Expected) > 0 {

@@ -37,6 +37,7 @@ type hashForm struct {
 	Cwd      string        `json:"cwd,omitempty"`
 	Foreach  *foreachForm  `json:"foreach,omitempty"`
 	Repeat   *repeatForm   `json:"repeat,omitempty"`
+	Call     []string      `json:"call,omitempty"`
 	Steps    []string      `json:"steps,omitempty"` // ids: what they do is in their own hashes
 
 	Artifacts []string `json:"artifacts,omitempty"`
@@ -139,6 +140,9 @@ func hashStep(w *Workflow, s *Step) string {
 	}
 	if r := s.Repeat; r != nil && r.Until != nil {
 		f.Repeat = &repeatForm{r.Until.source, r.Max}
+	}
+	if s.Call != nil && s.Call.Workflow != nil {
+		f.Call = callForm(s.Call)
 	}
 	for _, c := range s.Steps {
 		f.Steps = append(f.Steps, c.ID)

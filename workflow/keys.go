@@ -69,6 +69,7 @@ const (
 	typeSandbox   KeyType = "`fresh` or a name"
 	typeApprove   KeyType = "message or map"
 	typeChoices   KeyType = "list of choices"
+	typeWith      KeyType = "map of values"
 	typeNeeds     KeyType = "list of ids, or map"
 	typeUndefined KeyType = ""
 )
@@ -230,6 +231,8 @@ func supportedKeys() []Key {
 		{In: inStep, Name: "agent", Type: typeAgent, Of: inAgent, Kind: true, Doc: "One conversation of a coding agent: its prompt, or a map.", Example: "{prompt: Write a README, allowed_tools: [Read, Write]}"},
 		{In: inStep, Name: "steps", Type: typeSteps, Of: inStep, Kind: true, Doc: "A group: steps in order, which start and end as one. Its `env` and `cwd` are those of its steps.", Example: "[{id: format, run: make format}, {id: vet, run: make vet}]"},
 		{In: inStep, Name: "approve", Type: typeApprove, Of: inApprove, Kind: true, Doc: "Waits for a person: the message that they read, or a map. `flow approve` and `flow reject` answer. When nothing else can run, the process ends with exit code 5 and the run is `waiting`.", Example: "\"Deploy ${{ inputs.version }}?\""},
+		{In: inStep, Name: "workflow", Type: typePath, Kind: true, Doc: "Calls another workflow file, beneath the folder of the file that is run; its path is relative to the file that names it. Its steps run in the same sandbox and workspace, with names of their own; its outputs are the step's.", Example: "lib/release.yaml"},
+		{In: inStep, Name: "with", Type: typeWith, Doc: "Of `workflow`: values for the inputs of the called file.", Example: "{version: \"${{ inputs.version }}\"}"},
 		{In: inStep, Name: "shell", Type: typeEnum, Enum: []string{"bash", "sh", "python", "node"}, Default: "bash", Doc: "What reads a script: `bash` (with `-eu -o pipefail`), `sh` (with `-eu`), `python` (`python3`) or `node`.", Example: "sh"},
 		{In: inStep, Name: "warn_after", Type: typeDuration, Default: "60s", Doc: "An attempt that still runs after this time is told of, once.", Example: "5m"},
 		{In: inStep, Name: "needs", Type: typeNeeds, Of: inNeeds, Doc: "The steps that have to end before this one starts. Absent: every step above it in the same list. `[]`: none. A map: some of them are enough.", Example: "[build]"},
@@ -335,7 +338,6 @@ func laterKeys() []Key {
 	}{
 		{inWorkflow, []string{"template", "caches", "notify"}},
 		{inSandbox, []string{"template", "caches"}},
-		{inStep, []string{"workflow", "with"}},
 		{inMount, []string{"write"}},
 	} {
 		for _, n := range l.names {

@@ -56,6 +56,7 @@ func (p *fileParser) steps(steps, onFailure, finally, root *yaml.Node) {
 			return
 		}
 	}
+	p.total = len(nodes)
 	for i, n := range nodes {
 		p.id(n, i)
 	}

@@ -110,23 +110,32 @@ type fileParser struct {
 	agents    bool                // there is an agent step
 	profiles  *yaml.Node          // `profiles:` of the file, nil for none
 	taken     map[string]bool     // profiles that a step takes
-	needed    map[int][]string
-	joins     map[int]*Join
-	lists     []stepList
-	places    []standing // of each step
-	configs   map[scopeKind]*conf.Config
-	compiled  int             // expressions so far
-	used      map[string]bool // inputs that an expression names
+	// Of a called file: its folder, relative to that of the file that is run, and who
+	// calls it. root is the workflow that is run.
+	dir      string
+	from     caller
+	root     *Workflow
+	isCalled bool
+	total    int // steps, those of called files included
+	needed   map[int][]string
+	joins    map[int]*Join
+	lists    []stepList
+	places   []standing // of each step
+	configs  map[scopeKind]*conf.Config
+	compiled int             // expressions so far
+	used     map[string]bool // inputs that an expression names
 	// warned are the entries of allow that a warning names already.
 	warned map[Pos]bool
 }
 
 func newFileParser(name string, text []byte, opts ParseOptions) *fileParser {
-	return &fileParser{
+	p := &fileParser{
 		reader: reader{bag: bag{file: name}, text: bytes.TrimPrefix(text, bom)}, opts: opts,
 		rules: Rules(), used: map[string]bool{}, needed: map[int][]string{}, joins: map[int]*Join{}, warned: map[Pos]bool{},
 		w: &Workflow{Path: name, Text: text, MaxParallel: 5, Files: map[string][]byte{}},
 	}
+	p.root, p.from = p.w, caller{chain: []string{filepath.Base(name)}, read: map[string]*Workflow{}}
+	return p
 }
 
 // document decodes the text into its root node, nil when that is impossible.
@@ -315,7 +324,7 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.w.Outputs = p.outputs(outputs, p.endScope())
 	}
 	p.lintFile()
-	p.w.Walk(func(s *Step) { s.Hash, s.ItemsHash = hashStep(p.w, s), hashItems(s.Foreach) })
+	p.w.own(func(s *Step) { s.Hash, s.ItemsHash = hashStep(p.w, s), hashItems(s.Foreach) })
 }
 
 var (

@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"encoding/json"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -85,7 +86,9 @@ func (p *fileParser) agentKeys(a *AgentStep, n *yaml.Node, in Context, sc *scope
 		case "command":
 			a.Command = p.grants(v, "command")
 		case "cassette":
-			a.Cassette, _ = p.str(v, "cassette")
+			if a.Cassette, _ = p.str(v, "cassette"); a.Cassette != "" && p.dir != "" && !path.IsAbs(a.Cassette) {
+				a.Cassette = path.Join(p.dir, a.Cassette)
+			}
 		case "output_schema":
 			a.OutputSchema = p.outputSchema(v)
 		case "mcp_servers":
@@ -272,6 +275,7 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 	if !ok {
 		return
 	}
+	name = path.Join(p.dir, name)
 	a.PromptFile = name
 	if p.opts.ReadFile == nil {
 		p.at("file", n, "prompt_file %q cannot be read here", name)
@@ -286,7 +290,7 @@ func (p *fileParser) promptFile(a *AgentStep, n *yaml.Node, sc *scope) {
 		p.at("limit", n, "prompt_file %q is no UTF-8 text", name)
 		return
 	}
-	p.w.Files[name] = b
+	p.root.Files[name] = b
 	text := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: string(b), Line: n.Line, Column: n.Column}
 	a.Prompt = p.template(text, "prompt_file", sc, nil)
 }

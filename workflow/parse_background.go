@@ -58,6 +58,9 @@ func (p *fileParser) background(s *Step, n *yaml.Node, at standing, sc *scope) {
 			p.at("background", c, "%s does not go with background: %s", r.key, r.why)
 		}
 	}
+	if p.isCalled {
+		p.at("background", k, "a background step stands in the file that is run, not in one that it calls: it lives until the run ends")
+	}
 	if l := p.lists[at.list]; l.late || l.holder >= 0 {
 		p.at("background", k, "a background step stands in `steps` of the file, not in %s: it lives until the run ends", l.what)
 	}

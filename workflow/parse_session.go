@@ -51,8 +51,8 @@ func (p *fileParser) continued() {
 		return
 	}
 	byID := map[string]*Step{}
-	p.w.Walk(func(s *Step) { byID[s.ID] = s })
-	p.w.Walk(func(s *Step) {
+	p.w.own(func(s *Step) { byID[s.ID] = s })
+	p.w.own(func(s *Step) {
 		if s.Agent == nil || s.Agent.Session == "" {
 			return
 		}

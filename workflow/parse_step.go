@@ -85,10 +85,10 @@ func (p *fileParser) id(step *yaml.Node, i int) {
 
 // stepNodes are the values of a step that are read after all its keys are known.
 type stepNodes struct {
-	access, cache, run, agent, approve, group, shell, cond, env, outputs, secrets, cwd *yaml.Node
-	foreach, maxParallel, batch, failFast, repeat                                      *yaml.Node
-	maxParallelKey                                                                     *yaml.Node
-	timeout, retry                                                                     bool
+	access, cache, run, agent, approve, group, workflow, with, shell, cond, env, outputs, secrets, cwd *yaml.Node
+	foreach, maxParallel, batch, failFast, repeat                                                      *yaml.Node
+	maxParallelKey                                                                                     *yaml.Node
+	timeout, retry                                                                                     bool
 }
 
 func (p *fileParser) step(n *yaml.Node, i int) *Step {
@@ -109,6 +109,10 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 			x.approve = v
 		case "steps":
 			x.group = v
+		case "workflow":
+			x.workflow = v
+		case "with":
+			x.with = v
 		case "shell":
 			x.shell = v
 			p.word(ctxStep, k, v)
@@ -214,7 +218,7 @@ func (p *fileParser) step(n *yaml.Node, i int) *Step {
 // inherit takes what the file's defaults say. A group and an approval run nothing
 // themselves.
 func (p *fileParser) inherit(s *Step, x stepNodes) {
-	if x.group != nil || x.approve != nil {
+	if x.group != nil || x.approve != nil || x.workflow != nil {
 		return
 	}
 	if !x.timeout {
@@ -263,10 +267,13 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 	for _, k := range []struct {
 		word string
 		n    *yaml.Node
-	}{{"run", x.run}, {"agent", x.agent}, {"approve", x.approve}, {"steps", x.group}} {
+	}{{"run", x.run}, {"agent", x.agent}, {"approve", x.approve}, {"workflow", x.workflow}, {"steps", x.group}} {
 		if k.n != nil {
 			given, words = append(given, k.n), append(words, k.word)
 		}
+	}
+	if x.with != nil && x.workflow == nil {
+		p.at("call", x.with, "with is for a step that calls a workflow")
 	}
 	switch {
 	case len(given) > 1:
@@ -293,9 +300,12 @@ func (p *fileParser) kind(n *yaml.Node, s *Step, x stepNodes, sc *scope) {
 		if k := keyNode(n, "timeout"); k != nil {
 			p.at("approve", k, "timeout limits an attempt; this step waits for a person").Hint = "give it to the question: `approve: {message: …, timeout: 72h}`"
 		}
-	case !hasKey(n, "workflow"):
+	case x.workflow != nil:
+		s.Kind = KindCall
+		p.call(n, s, x, sc)
+	default:
 		d := p.add("kind", pos(n), 1, "the step does nothing: it has no kind key")
-		d.Expected = []string{"run", "agent", "approve", "steps"}
+		d.Expected = []string{"run", "agent", "approve", "workflow", "steps"}
 	}
 }
 

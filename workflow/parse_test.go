@@ -28,7 +28,11 @@ func TestMistakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Parse(filepath.Base(f), text, ParseOptions{})
+			opts := ParseOptions{}
+			if strings.HasPrefix(filepath.Base(f), "calls") {
+				opts.ReadFile = func(name string) ([]byte, error) { return readBeneath("testdata/err", name) }
+			}
+			_, err = Parse(filepath.Base(f), text, opts)
 			var bad *Diagnostics
 			if !errors.As(err, &bad) {
 				t.Fatalf("Parse: %v, want diagnostics", err)

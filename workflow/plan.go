@@ -22,6 +22,7 @@ const (
 	RoleForeach             // opens its Body (one node) for each item
 	RoleRepeat              // opens its Body (one node) round after round
 	RoleApprove             // asks a person
+	RoleCall                // opens its Body once: the steps of another file, with values of their own
 )
 
 // Node is one step in the graph.
@@ -56,6 +57,8 @@ func (s *Step) role() Role {
 		return RoleGroup
 	case KindApprove:
 		return RoleApprove
+	case KindCall:
+		return RoleCall
 	}
 	return RoleStep
 }
@@ -120,6 +123,11 @@ func (s *Step) Refs() []Ref {
 	}
 	if a := s.Approve; a != nil {
 		tmpl(a.Message)
+	}
+	if c := s.Call; c != nil {
+		for _, w := range c.With {
+			refs = append(refs, w.Value.Refs()...)
+		}
 	}
 	if f := s.Foreach; f != nil {
 		expr(f.Expr)

@@ -39,8 +39,8 @@ func ruleCredential(p *fileParser) {
 			}
 		}
 	}
-	p.w.Walk(func(s *Step) {
-		if s.Agent != nil && s.Agent.PromptFile != "" && credentials().Match(p.w.Files[s.Agent.PromptFile]) {
+	p.w.own(func(s *Step) {
+		if s.Agent != nil && s.Agent.PromptFile != "" && credentials().Match(p.root.Files[s.Agent.PromptFile]) {
 			report(s.Agent.Pos, 1, "a part of "+s.Agent.PromptFile)
 		}
 	})

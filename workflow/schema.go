@@ -131,7 +131,7 @@ func exclusive(in string) object {
 	switch in {
 	case inStep:
 		foreach := []string{"foreach"}
-		return object{{"dependencies", object{{"max_parallel", foreach}, {"batch", foreach}, {"fail_fast", foreach}}}}
+		return object{{"dependencies", object{{"max_parallel", foreach}, {"batch", foreach}, {"fail_fast", foreach}, {"with", []string{"workflow"}}}}}
 	case inSecret:
 		return not("env", "file")
 	case inNeeds:
@@ -332,6 +332,8 @@ func shape(k Key) object {
 	case typeAccess:
 		// The same as writablePath, but for NUL.
 		return anyOf(enum(k.Enum), listOf(pattern(`^(~/)?([^/]+/)*[^/]+/?$`)))
+	case typeWith:
+		return mapOf(pattern(idPattern), object{})
 	case typeNeeds:
 		return anyOf(listOf(pattern(idPattern)), ref(k.Of))
 	case typeForeach:

@@ -37,6 +37,16 @@ func (t *Template) Refs() []Ref {
 	return out
 }
 
+// hasExpr: it is no mere text.
+func (t *Template) hasExpr() bool {
+	for _, p := range t.parts {
+		if p.expr != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // UsesFiles reports whether one of its expressions calls files.*.
 func (t *Template) UsesFiles() bool {
 	for _, p := range t.parts {

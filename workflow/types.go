@@ -137,6 +137,7 @@ const (
 	KindRun   Kind = "run"
 	KindAgent Kind = "agent"
 	KindGroup Kind = "group" // steps:
+	KindCall  Kind = "workflow"
 	// KindApprove waits for a person.
 	KindApprove Kind = "approve"
 )
@@ -194,6 +195,8 @@ type Step struct {
 	Approve *ApproveStep
 	// Steps of a group.
 	Steps []*Step
+	// Call of another workflow file.
+	Call *CallStep
 	// Foreach makes an instance of the step for each item, Repeat one after the
 	// other until a condition holds. With both, each item repeats for itself.
 	Foreach *Foreach

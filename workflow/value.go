@@ -56,6 +56,12 @@ func (v *Value) templates(f func(*Template)) {
 	}
 }
 
+// literal is a value without expressions.
+func (v *Value) literal() any {
+	out, _ := v.Eval(Vars{})
+	return out
+}
+
 // Refs are the step fields that its expressions read.
 func (v *Value) Refs() []Ref {
 	var out []Ref

@@ -149,12 +149,12 @@ func cmdPlan(a *app) *cobra.Command {
 
 func (a *app) printPlan(plan *workflow.Plan, inputs map[string]any) error {
 	v := report.PlanOf(plan)
-	v.Judge(plan, inputs)
-	for i := range plan.Nodes {
-		if s := plan.Nodes[i].Step.Agent; s != nil {
+	v.Judge(inputs)
+	for i := range v.Steps {
+		if s := v.Steps[i].Step.Agent; s != nil {
 			words, err := agent.RightsText(s.AllowedTools, s.DisallowedTools)
 			if err != nil {
-				return &usageError{msg: fmt.Sprintf("%s:%d: step %s: %v", plan.Workflow.Path, s.Pos.Line, plan.Nodes[i].Step.ID, err)}
+				return &usageError{msg: fmt.Sprintf("%s:%d: step %s: %v", v.Steps[i].Step.Pos.File, s.Pos.Line, v.Steps[i].ID, err)}
 			}
 			v.Steps[i].Rights = words
 		}
