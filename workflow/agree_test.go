@@ -118,7 +118,7 @@ func (g *generator) of(in string) object {
 	case inWorkspace:
 		o = slices.DeleteFunc(o, func(m member) bool { return m.name == "in_place" })
 	case inRetry:
-		if g.late {
+		if g.atEnd {
 			o = slices.DeleteFunc(o, func(m member) bool { return m.name == "workspace" })
 		}
 	case inSandbox, inNamedSandbox:
