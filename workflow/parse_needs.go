@@ -106,7 +106,7 @@ func (p *fileParser) join(n *yaml.Node, i int) {
 	case all == 0:
 		p.at("required", list, "%s lists no step", what)
 	case j.Count > all:
-		p.at("range", count, "count is %d, and of lists %d", j.Count, all)
+		p.at("join", count, "count is %d, and of lists %d", j.Count, all)
 	case j.CancelRest && j.Count == all:
 		p.at("join", rest, "cancel_rest has nothing to cancel: every step of the list is needed")
 	}
