@@ -132,6 +132,9 @@ func complaint(t *testing.T, key, text string) string {
 
 func pairParse(text string) (*Workflow, error) {
 	return Parse("pair.yaml", []byte(text), ParseOptions{ReadFile: func(name string) ([]byte, error) {
+		if name == "called.yaml" {
+			return []byte("name: called\ninputs: {word: {type: string, required: true}}\nsteps: [{id: a, env: {W: \"${{ inputs.word }}\"}, run: echo \"$W\"}]\n"), nil
+		}
 		if name != "prompt.md" {
 			return nil, errors.New("the path leads outside of the workflow's folder")
 		}
