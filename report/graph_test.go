@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -165,6 +166,39 @@ func TestGraphTexts(t *testing.T) {
 		}
 		if !strings.Contains(b.String(), c.want) {
 			t.Errorf("%s:\n%s\nwant\n%s", format, b.String(), c.want)
+		}
+	}
+}
+
+// TestGraphBoxes: groups, loops and joins are drawn as what they are.
+func TestGraphBoxes(t *testing.T) {
+	t.Parallel()
+	g := graphOf(t, `name: boxes
+steps:
+  - id: checks
+    foreach: [x, y]
+    steps:
+      - {id: format, needs: [], run: a}
+      - {id: sum, run: b}
+  - {id: fast, needs: [], run: a}
+  - {id: first, needs: {any: [checks, fast]}, run: c}
+`, map[string]engine.StepStatus{"checks": engine.StepSucceeded})
+	var text, mermaid, dot strings.Builder
+	if err := errors.Join(GraphText(&text, g, Style{}), GraphMermaid(&mermaid, g), GraphDot(&dot, g)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		got  string
+		want []string
+	}{
+		"text":    {text.String(), []string{"checks  group each  succeeded", "format  run", "first  run  when 1 of 2 succeeded"}},
+		"mermaid": {mermaid.String(), []string{"subgraph n0[\"checks · each\"]", "n0_0 --> n0_1", "class n0 succeeded", "n0 -.-> n2", "classDef succeeded"}},
+		"dot":     {dot.String(), []string{"subgraph cluster_n0 {", "n0_0 -> n0_1;", "n1 -> n2 [style=dashed];"}},
+	} {
+		for _, want := range c.want {
+			if !strings.Contains(c.got, want) {
+				t.Errorf("%s lacks %q:\n%s", name, want, c.got)
+			}
 		}
 	}
 }
