@@ -101,7 +101,7 @@ func (g *generator) of(in string) object {
 		o = slices.DeleteFunc(o, func(m member) bool { return m.name != "env" })
 		o = append(o, member{"command", []any{"server"}})
 	case inStep:
-		if kind == "run" && !g.late && !g.apart && g.rng.IntN(6) == 0 { // few keys go with it
+		if g.depth == 0 && kind == "run" && !g.atEnd && !g.apart && g.rng.IntN(6) == 0 { // few keys go with it
 			o = slices.DeleteFunc(o, func(m member) bool { return !slices.Contains([]string{"id", "name", "run", "timeout"}, m.name) })
 			o = append(o, member{"background", true}, member{"ready", object{{g.pick("port", "port"), 8080}, {"timeout", "5s"}}})
 		}
