@@ -221,6 +221,11 @@ func scratchOptions(c *config) string {
 	if c.Limits.Tmp > 0 {
 		return fmt.Sprintf("mode=1777,size=%d", c.Limits.Tmp)
 	}
+	if c.Limits.Memory > 0 {
+		// What lies there stays in memory: one that filled the limit would leave nothing
+		// to end but init.
+		return fmt.Sprintf("mode=1777,size=%d", c.Limits.Memory/2)
+	}
 	return "mode=1777"
 }
 
