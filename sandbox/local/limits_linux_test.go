@@ -35,7 +35,7 @@ func TestLimits(t *testing.T) {
 			{sandbox.Limits{Tmp: 1 << 20}, `dd if=/dev/zero of=/tmp/f bs=64k count=32 2>&1`, "tmp"},
 			{sandbox.Limits{Tmp: 1 << 20}, `dd if=/dev/zero of=/dev/shm/f bs=64k count=32 2>&1`, "tmp"},
 			{sandbox.Limits{Memory: 64 << 20}, `x=$(head -c 300000000 /dev/zero | tr "\\0" x); echo ${#x}`, "memory"},
-			{sandbox.Limits{Memory: 64 << 20}, `dd if=/dev/zero of=/dev/shm/f bs=1M count=256 2>&1; exit $?`, "tmp"}, // half of it
+			{sandbox.Limits{Memory: 64 << 20}, `dd if=/dev/zero of=/dev/shm/f bs=1M count=256 2>&1; exit $?`, "tmp|memory"}, // half of it; the rest may not do for what else there is
 		} {
 			name := fmt.Sprintf("%s/%v", caps.Tier, c.limits.Asked())
 			if !slices.Contains(caps.Limits, c.limits.Asked()[0]) {
@@ -53,7 +53,7 @@ func TestLimits(t *testing.T) {
 				t.Parallel()
 				sb := newSandboxWith(t, tier, sandbox.Spec{Limits: c.limits})
 				out, res := run(t, sb, c.script)
-				if res.ExitCode == 0 || c.hit != "" && res.Hit != c.hit {
+				if res.ExitCode == 0 || c.hit != "" && !slices.Contains(strings.Split(c.hit, "|"), res.Hit) {
 					t.Errorf("%s: %+v\n%s", c.script, res, out)
 				}
 				// What fills the memory is there until rm has run, which may be ended for it.
