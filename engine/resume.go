@@ -279,7 +279,7 @@ func (p *resumePlan) accepted(i int) bool {
 // settledAbove: a scope around the frame succeeded, or how it ended is accepted.
 func (p *resumePlan) settledAbove(f int) bool {
 	for ; f > 0; f = p.x.frames[f].up {
-		if i := p.x.frames[f].parent; p.why[i] == "" && p.old[i] != nil && (p.old[i].Status == StepSucceeded || p.accepted(i) || p.joined(i)) {
+		if i := p.x.frames[f].parent; p.why[i] == "" && p.old[i] != nil && (p.old[i].Status == StepSucceeded || p.old[i].Status == StepIsSkipped || p.accepted(i) || p.joined(i)) {
 			return true
 		}
 	}
