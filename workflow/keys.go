@@ -208,7 +208,7 @@ func supportedKeys() []Key {
 		{In: inLimits, Name: "pids", Type: typeInt, Min: 16, Max: 4194304, Default: "4096", Doc: "Processes and threads at the same time.", Example: "512"},
 		{In: inLimits, Name: "file_size", Type: typeSize, Doc: "The largest file that may be written.", Example: "1GiB"},
 		{In: inLimits, Name: "open_files", Type: typeInt, Min: 64, Max: 1048576, Doc: "Open files of one process.", Example: "1024"},
-		{In: inLimits, Name: "tmp", Type: typeSize, Doc: "Size of each scratch folder (/tmp, /var/tmp, /dev/shm); default: half of the machine's memory.", Example: "512MiB"},
+		{In: inLimits, Name: "tmp", Type: typeSize, Doc: "Size of each scratch folder (/tmp, /var/tmp, /dev/shm); default: half of `memory` where that is set, else half of the machine's memory.", Example: "512MiB"},
 		{In: inLimits, Name: "disk", Type: typeSize, Doc: "Size of the workspace and the home, measured while a step runs, which ends when it is exceeded.", Example: "10GiB"},
 
 		{In: inWorkspace, Name: "from", Type: typePath, Doc: "The folder that the workspace starts as a copy of, relative to the project's root.", Example: "."},
