@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,6 +113,12 @@ func (r *restore) adjust(dir int, name string, e *Entry) (bool, error) {
 
 // content writes a regular file from the store, hashing as it writes.
 func (r *restore) content(ctx context.Context, rd *reader, dir int, tmp, name string, e *Entry) (err error) {
+	if e.Mode&0o111 != 0 {
+		// A process that flow forks meanwhile holds the file open for writing until its
+		// own exec: who runs the program next would be told "text file busy".
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock() // after the close
+	}
 	fd, err := openBeneath(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return err
