@@ -12,7 +12,7 @@ import (
 // TestRestoredProgramRuns: a program can be run as soon as it is restored, while
 // others fork. (Without the lock of forks the first "text file busy" comes within ten rounds.)
 func TestRestoredProgramRuns(t *testing.T) {
-	t.Parallel()
+	// Not parallel: what these forks hold for a moment are also the locks of other tests.
 	root, st := tempRoot(t), &MemStore{}
 	program := filepath.Join(root, "program")
 	must(t, os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755))
