@@ -208,8 +208,11 @@ func mermaidList(b *strings.Builder, g *Graph, id, indent string, text *strings.
 			continue
 		}
 		open, end := "[", "]"
-		if n.Kind == string(workflow.KindAgent) {
+		switch workflow.Kind(n.Kind) {
+		case workflow.KindAgent:
 			open, end = "([", "])"
+		case workflow.KindApprove:
+			open, end = "{{", "}}"
 		}
 		fmt.Fprintf(b, "%s%s%s\"%s\"%s", indent, name, open, label, end)
 		if n.Status != "" {
