@@ -22,9 +22,11 @@ const scrubTimeout = 30 * time.Second
 var scrubOnce = [...]string{"-mindepth", "1", "-xdev", "-delete"}
 
 // scrubScript is for what that could not remove: a folder that its owner may not enter
-// is opened first (-exec runs before find descends).
+// is opened first (-exec runs before find descends). Commands of an ordinary user own
+// the scratch folders themselves, and everybody's /run: their modes are as rootfs made them.
 const scrubScript = `for dir; do
-	chmod u+rwx "$dir" 2>/dev/null
+	case $dir in /run) mode=755;; *) mode=1777;; esac
+	chmod $mode "$dir" 2>/dev/null
 	find "$dir" -mindepth 1 -xdev -type d -exec chmod u+rwx {} \; 2>/dev/null
 	find "$dir" -mindepth 1 -xdev -delete
 done`
