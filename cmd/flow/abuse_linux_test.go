@@ -144,23 +144,23 @@ func give(dir string, uid int) error {
 	})
 }
 
-// asEnv is the mode in which the program `as` executes another one.
+// asEnv is the mode in which the program `as-mode` executes another one.
 const asEnv = "FLOW_TEST_AS"
 
-// as becomes another user, in a place that refuses namespaces if the mode says so, and
+// asMode becomes another user, in a place that refuses namespaces if the mode says so, and
 // executes its arguments.
-func as() {
+func asMode() {
 	runtime.LockOSThread()
 	var uid int
 	var landlock bool
 	if _, err := fmt.Sscan(os.Getenv(asEnv), &uid, &landlock); err != nil {
-		fmt.Fprintln(os.Stderr, "as:", err)
+		fmt.Fprintln(os.Stderr, "as-mode:", err)
 		os.Exit(1)
 	}
 	if uid > 0 {
 		for _, err := range [...]error{syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid), unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)} {
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "as:", err)
+				fmt.Fprintln(os.Stderr, "as-mode:", err)
 				os.Exit(1)
 			}
 		}
@@ -172,7 +172,7 @@ func as() {
 	if err == nil {
 		err = unix.Exec(path, os.Args[1:], os.Environ())
 	}
-	fmt.Fprintln(os.Stderr, "as:", err)
+	fmt.Fprintln(os.Stderr, "as-mode:", err)
 	os.Exit(1)
 }
 

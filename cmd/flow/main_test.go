@@ -17,8 +17,10 @@ import (
 	"flowrun.dev/flow/sandbox/local"
 )
 
-// TestMain makes the test binary three programs: the sandbox's init, the tracer
-// of the crash tests, and flow itself for the scripts.
+// TestMain makes the test binary several programs: the sandbox's init, the tracer of
+// the crash tests, and flow itself and its companions for the scripts. The companions
+// are first on PATH for all tests: none may have the name of a tool (one called `as`
+// took the assembler away from tests that build the binary).
 func TestMain(m *testing.M) {
 	if local.InitMain(os.Args) || agenttest.ACPMain() {
 		return
@@ -26,7 +28,7 @@ func TestMain(m *testing.M) {
 	if job := os.Getenv(tracer.Env); job != "" {
 		os.Exit(tracer.Main(job, os.Stderr))
 	}
-	testscript.Main(m, map[string]func(){"flow": mainInWorld, "refuse-namespaces": refuseNamespaces, "as": as})
+	testscript.Main(m, map[string]func(){"flow": mainInWorld, "refuse-namespaces": refuseNamespaces, "as-mode": asMode})
 }
 
 // TestScripts runs what a user would type. Run with -update to rewrite expected output.
