@@ -34,10 +34,6 @@ func (a *app) continued(ctx context.Context, plan *workflow.Plan, started engine
 		return "", "nothing ran here yet", err
 	}
 	defer store.Close()
-	root, err := project(store.Dir())
-	if err != nil {
-		return "", "", err
-	}
 	infos, err := store.Runs(ctx, state.Filter{Workflow: plan.Workflow.Name})
 	if err != nil {
 		return "", "", err
@@ -46,14 +42,14 @@ func (a *app) continued(ctx context.Context, plan *workflow.Plan, started engine
 		if i.Path != started.Path {
 			continue
 		}
-		past, err := replay(ctx, store, root, i.ID)
+		past, err := replay(ctx, store, i.ID)
 		if err != nil {
 			return "", "", err
 		}
 		if past.started.CIRun != started.CIRun {
 			continue
 		}
-		why, err := a.cannotContinue(ctx, store, root, i, past, started)
+		why, err := a.cannotContinue(ctx, store, i, past, started)
 		if err != nil || why != "" {
 			return "", fmt.Sprintf("run %s %s", i.ID, why), err
 		}
@@ -88,7 +84,7 @@ func (a *app) resumeInstead(ctx context.Context, plan *workflow.Plan, path strin
 	return true, a.resume(ctx, id, &resumeFlags{envFile: f.envFile, output: f.output, grace: f.options.Grace, reports: f.reports, wait: f.wait})
 }
 
-func (a *app) cannotContinue(ctx context.Context, store *state.Store, root string, info state.RunInfo, past *past, started engine.RunStarted) (string, error) {
+func (a *app) cannotContinue(ctx context.Context, store *state.Store, info state.RunInfo, past *past, started engine.RunStarted) (string, error) {
 	was := past.started
 	was.Options.Grace, started.Options.Grace = 0, 0
 	switch info.Status {
@@ -115,7 +111,7 @@ func (a *app) cannotContinue(ctx context.Context, store *state.Store, root strin
 	if err != nil {
 		return "", err
 	}
-	now, err := checkpoint.SourceNow(ctx, filepath.Join(root, w.Workspace.From), before, checkpoint.ImportOptions{Exclude: w.Workspace.Exclude})
+	now, err := checkpoint.SourceNow(ctx, filepath.Join(past.root, w.Workspace.From), before, checkpoint.ImportOptions{Exclude: w.Workspace.Exclude})
 	if err != nil {
 		return "", fmt.Errorf("compare workspace.from: %w", err)
 	}

@@ -117,15 +117,11 @@ func (a *app) resultOf(ctx context.Context, store *state.Store, id, step string)
 
 // frozenDefinition is the definition that a run follows, and the project's root.
 func (a *app) frozenDefinition(ctx context.Context, store *state.Store, id string) (*workflow.Workflow, string, error) {
-	root, err := project(store.Dir())
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return nil, "", err
 	}
-	past, err := replay(ctx, store, root, id)
-	if err != nil {
-		return nil, "", err
-	}
-	return past.run.Plan().Workflow, root, nil
+	return past.run.Plan().Workflow, past.root, nil
 }
 
 func (a *app) bringBack(ctx context.Context, store *state.Store, r *result, dst string) (checkpoint.ApplyReport, error) {

@@ -76,17 +76,12 @@ func (f *answerFlags) add(c *cobra.Command) {
 
 // answer stores a person's answer, and says what becomes of the run.
 func (a *app) answer(ctx context.Context, word, step string, f *answerFlags) error {
-	look, id, err := a.found(ctx, word)
-	if err != nil {
-		return err
-	}
-	look.Close()
-	store, root, err := a.openState(ctx)
+	store, id, err := a.foundToWrite(ctx, word)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	past, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return err
 	}

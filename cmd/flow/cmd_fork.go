@@ -52,22 +52,16 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 	if (f.at == "") == (f.before == "") {
 		return &usageError{msg: "flow fork takes one of --at STEP (begin after it) and --before STEP (begin with it)"}
 	}
-	// Looked for first: a command that finds no run makes no state directory.
-	look, id, err := a.found(ctx, word)
-	if err != nil {
-		return err
-	}
-	look.Close()
-	store, root, err := a.openState(ctx)
+	store, id, err := a.foundToWrite(ctx, word)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	before, err := replay(ctx, store, root, id)
+	before, err := replay(ctx, store, id)
 	if err != nil {
 		return err
 	}
-	old, started := before.run, before.started
+	root, old, started := before.root, before.run, before.started
 	if err := inPlace(old.Plan().Workflow); err != nil {
 		return err
 	}
@@ -103,7 +97,7 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 	}
 	defer owner.Close()
 	fmt.Fprintf(a.err, "flow: run %s is a fork of %s, %s\n", started.RunID, id, point)
-	forked, err := replay(ctx, store, root, started.RunID)
+	forked, err := replay(ctx, store, started.RunID)
 	if err != nil {
 		return err
 	}
@@ -111,7 +105,7 @@ func (a *app) fork(ctx context.Context, word string, f *forkFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, store, owner, &continuation{root: root, past: forked, plan: plan, text: text, resumed: resumed}, &f.resumeFlags)
+	return a.goOn(ctx, store, owner, &continuation{past: forked, plan: plan, text: text, resumed: resumed}, &f.resumeFlags)
 }
 
 // forkDefinition is the new run's plan; text is nil for the old run's own.

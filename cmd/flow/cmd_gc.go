@@ -173,12 +173,7 @@ func cmdPin(a *app) *cobra.Command {
 		Use: "pin RUN", Short: "Keep a run from gc", Long: "Keeps a run from being removed by flow gc, or lets it go again." + exitHelp(0, 2, 3),
 		Example: "  flow pin k7m2\n  flow pin k7m2 --off", Args: exactly(1, "one run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			look, id, err := a.found(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			look.Close()
-			store, _, err := a.openState(cmd.Context())
+			store, id, err := a.foundToWrite(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -86,11 +86,7 @@ func (a *app) graphOf(ctx context.Context, what string) (report.Graph, error) {
 		return report.Graph{}, err
 	}
 	defer store.Close()
-	root, err := project(store.Dir())
-	if err != nil {
-		return report.Graph{}, err
-	}
-	past, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return report.Graph{}, err
 	}

@@ -104,11 +104,7 @@ func (a *app) showSummary(ctx context.Context, word string) error {
 		return err
 	}
 	defer store.Close()
-	root, err := project(store.Dir())
-	if err != nil {
-		return err
-	}
-	past, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return err
 	}
@@ -137,6 +133,18 @@ func (a *app) found(ctx context.Context, word string) (*state.Store, string, err
 		return nil, "", err
 	}
 	return store, id, nil
+}
+
+// foundToWrite is found for commands that change a run. Looked for first: a command
+// that finds no run makes no state directory.
+func (a *app) foundToWrite(ctx context.Context, word string) (*state.Store, string, error) {
+	look, id, err := a.found(ctx, word)
+	if err != nil {
+		return nil, "", err
+	}
+	look.Close()
+	store, _, err := a.openState(ctx)
+	return store, id, err
 }
 
 func (a *app) show(ctx context.Context, word string) error {

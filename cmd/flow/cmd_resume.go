@@ -13,8 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"golang.org/x/sync/errgroup"
-
 	"flowrun.dev/flow/engine"
 	"flowrun.dev/flow/report"
 	"flowrun.dev/flow/state"
@@ -82,7 +80,7 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 		return err
 	}
 	defer owner.Close()
-	past, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return err
 	}
@@ -113,7 +111,7 @@ func (a *app) resume(ctx context.Context, word string, f *resumeFlags) error {
 	if err := a.sourceDrift(ctx, store, past, root, f, &resumed); err != nil {
 		return err
 	}
-	return a.goOn(ctx, store, owner, &continuation{root: root, past: past, plan: plan, text: text, resumed: resumed}, f)
+	return a.goOn(ctx, store, owner, &continuation{past: past, plan: plan, text: text, resumed: resumed}, f)
 }
 
 // inPlaceResume refuses what would have to restore a tree that no checkpoint holds. A
@@ -132,7 +130,6 @@ func inPlaceResume(was, now *workflow.Workflow, id string, f *resumeFlags) error
 // continuation is a run with what PlanResume decided about it.
 type continuation struct {
 	*past
-	root    string
 	plan    *workflow.Plan
 	text    []byte // of the new definition, nil for the frozen one
 	resumed engine.RunResumed
@@ -167,104 +164,6 @@ func (a *app) goOn(ctx context.Context, store *state.Store, owner *state.Owner, 
 	s := &session{a: a, store: store, owner: owner, plan: plan, run: run, driver: driver, opening: resumed, options: options, project: c.root,
 		past: c.events, secrets: secrets, redact: set, output: f.output, reports: f.reports, restore: first(resumed.Merged, resumed.Checkpoint), base: first(resumed.Source, c.base()), spent: steps.Spent(c.events), wait: f.wait, cancel: f.cancel}
 	return s.drive(ctx)
-}
-
-// past is what a run's events say, read once.
-type past struct {
-	run     *engine.Run
-	started engine.RunStarted // with the definition that the run follows now
-	events  []engine.Event
-}
-
-// base is the checkpoint that holds the imported source, "" when none was made.
-func (p *past) base() string {
-	base := ""
-	for _, e := range p.events {
-		switch b := e.Body.(type) {
-		case engine.WorkspaceImported:
-			base = b.Checkpoint
-		case engine.RunResumed:
-			base = first(b.Source, base)
-		}
-	}
-	return base
-}
-
-// baseOf is the imported source that a checkpoint of the run goes back to: one from
-// before a resume that merged a changed source has the older one.
-func (p *past) baseOf(checkpoint string) string {
-	base := ""
-	for _, e := range p.events {
-		switch b := e.Body.(type) {
-		case engine.WorkspaceImported:
-			base = b.Checkpoint
-		case engine.RunResumed:
-			base = first(b.Source, base)
-			if b.Merged == checkpoint {
-				return base
-			}
-		case engine.StepFinished:
-			if b.Checkpoint == checkpoint {
-				return base
-			}
-		}
-	}
-	return p.base()
-}
-
-// replay folds the events of a run over its frozen definition.
-func replay(ctx context.Context, store *state.Store, root, id string) (*past, error) {
-	started, err := store.Start(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	// To parse and to read take most of a long run's resume, and need each other little.
-	var plan *workflow.Plan
-	var events []engine.Event
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		plan, err = frozen(root, started.Path, started.Text, started.Files)
-		return err
-	})
-	g.Go(func() (err error) {
-		events, err = store.Events(ctx, id, 0)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	run := engine.NewRun(plan)
-	for _, e := range events {
-		if r, ok := e.Body.(engine.RunResumed); ok && r.Text != nil {
-			next, err := frozen(root, started.Path, r.Text, r.Files)
-			if err != nil {
-				return nil, err
-			}
-			run.Redefine(next)
-			started.Text, started.Files = r.Text, r.Files
-		}
-		if err := run.Apply(e); err != nil {
-			return nil, fmt.Errorf("read run %s: %w", id, err)
-		}
-	}
-	return &past{run: run, started: started, events: events}, nil
-}
-
-// frozen parses a definition as an event holds it.
-func frozen(root, path string, text []byte, files map[string][]byte) (*workflow.Plan, error) {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(root, path)
-	}
-	w, err := workflow.Parse(path, text, workflow.ParseOptions{ReadFile: func(name string) ([]byte, error) {
-		if b, ok := files[name]; ok {
-			return b, nil
-		}
-		return nil, fs.ErrNotExist
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("read the run's definition: %w", err)
-	}
-	return workflow.BuildPlan(w), nil
 }
 
 // today compares the file with the frozen definition. A changed one is refused,

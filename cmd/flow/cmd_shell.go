@@ -56,11 +56,7 @@ func (a *app) shell(ctx context.Context, word string, argv []string, f *shellFla
 		return err
 	}
 	defer store.Close()
-	root, err := project(store.Dir())
-	if err != nil {
-		return err
-	}
-	past, err := replay(ctx, store, root, id)
+	past, err := replay(ctx, store, id)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (a *app) showStep(ctx context.Context, word, step, envFile string, last int
 	set := &redact.Set{}
 	if len(turns) > 0 {
 		// Turns are stored as they were: what a step was given is taken out here.
-		if set, err = a.secretsOf(ctx, store, id, envFile); err != nil {
+		if set, err = a.secretsOf(store, events, envFile); err != nil {
 			return err
 		}
 	}
@@ -107,30 +107,36 @@ func turnsOf(events []engine.Event, step string) []engine.TurnCompleted {
 	return out
 }
 
-// secretsOf makes the redactor of what a run's steps were given. A value that is not
-// known now could not be taken out, so that is refused.
-func (a *app) secretsOf(ctx context.Context, store *state.Store, id, envFile string) (*redact.Set, error) {
+// secretsOf makes the redactor of what a run's steps were given, by its first
+// definition and by those that resumes took up. A value that is not known now could
+// not be taken out, so that is refused.
+func (a *app) secretsOf(store *state.Store, events []engine.Event, envFile string) (*redact.Set, error) {
 	root, err := project(store.Dir())
 	if err != nil {
 		return nil, err
 	}
-	started, err := store.Start(ctx, id)
+	plans, err := definitions(root, events)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := frozen(root, started.Path, started.Text, started.Files)
-	if err != nil {
-		return nil, err
-	}
-	given := map[string]bool{}
-	plan.Workflow.Walk(func(s *workflow.Step) {
-		for _, name := range s.Secrets {
-			given[name] = true
+	var all workflow.Workflow
+	dir := ""
+	for _, plan := range plans {
+		given := map[string]bool{}
+		plan.Workflow.Walk(func(s *workflow.Step) {
+			for _, name := range s.Secrets {
+				given[name] = true
+			}
+		})
+		for _, s := range plan.Workflow.Secrets {
+			same := func(o workflow.Secret) bool { return o.Name == s.Name && o.Env == s.Env && o.File == s.File }
+			if given[s.Name] && s.Inject == nil && !slices.ContainsFunc(all.Secrets, same) {
+				all.Secrets = append(all.Secrets, s)
+			}
 		}
-	})
-	w := *plan.Workflow
-	w.Secrets = slices.DeleteFunc(slices.Clone(w.Secrets), func(s workflow.Secret) bool { return !given[s.Name] || s.Inject != nil })
-	_, set, err := a.loadSecrets(&w, envFile, filepath.Dir(filepath.Join(root, started.Path)))
+		dir = filepath.Dir(plan.Workflow.Path)
+	}
+	_, set, err := a.loadSecrets(&all, envFile, dir)
 	if err != nil {
 		return nil, fmt.Errorf("take the secrets out of the conversation: %w", err)
 	}
