@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -221,41 +220,16 @@ func (l *Layer) Restore(ctx context.Context, st Store, m *Manifest) (err error) 
 		return err
 	}
 	k.graft = l.o.At
-	s, err := l.rescan(ctx, k, scanOptions{lenient: true, foreign: true})
+	r := &restore{t: l.home, st: st, m: m, keys: k, touched: map[string]bool{}, written: map[string]written{}}
+	err = r.replace(ctx, func(o scanOptions) (*scan, *Manifest, error) {
+		s, err := l.rescan(ctx, k, o)
+		return s, l.last, err
+	})
 	if err != nil {
 		return err
 	}
-	r := &restore{t: l.home, st: st, m: m, keys: k, live: l.last, foreign: s.foreign,
-		touched: map[string]bool{}, written: map[string]written{}}
-	if err := r.run(ctx); err != nil {
+	if _, err := unrestored(l.last, m); err != nil {
 		return err
-	}
-	k.dirs = slices.DeleteFunc(k.dirs, func(d lockedDir) bool { return d.path != "" })
-	s, err = l.rescan(ctx, k, scanOptions{written: r.written, foreign: true})
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	for p := range s.foreign {
-		return fmt.Errorf("verify: %q still is a hardlink to a file outside", p)
-	}
-	return l.verify(m)
-}
-
-// verify compares the tree as it was just read with what it should be. A socket
-// cannot be restored, and is known as missing.
-func (l *Layer) verify(m *Manifest) error {
-	var wrong []string
-	for _, c := range Diff(l.last, m) {
-		if c.Entry != nil && c.Entry.Kind == KindSocket {
-			if now := l.last.Lookup(c.Path); now == nil || now.Kind == KindSocket {
-				continue
-			}
-		}
-		wrong = append(wrong, fmt.Sprintf("%s (%s)", c.Path, c.Op))
-	}
-	if n := len(wrong); n > 0 {
-		return fmt.Errorf("verify: %d paths differ from the checkpoint after it was restored: %s",
-			n, strings.Join(wrong[:min(n, 5)], ", "))
 	}
 	if len(l.last.Entries) == len(m.Entries) {
 		l.last = m // its ID may be known already

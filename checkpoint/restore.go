@@ -35,25 +35,58 @@ func (t *Tracker) Restore(ctx context.Context, st Store, m *Manifest) (err error
 			err = fmt.Errorf("restore %s: %w", t.root, err)
 		}
 	}()
-	s, err := t.rescan(ctx, k, scanOptions{lenient: true, foreign: true})
+	r := &restore{t: t, st: st, m: m, keys: k, touched: map[string]bool{}, written: map[string]written{}}
+	err = r.replace(ctx, func(o scanOptions) (*scan, *Manifest, error) {
+		s, err := t.rescan(ctx, k, o)
+		return s, t.last, err
+	})
 	if err != nil {
 		return err
 	}
-	r := &restore{t: t, st: st, m: m, keys: k, live: t.last, foreign: s.foreign,
-		touched: map[string]bool{}, written: map[string]written{}}
+	return t.adopt(m)
+}
+
+// replace looks at the tree, writes what differs, and looks again, so that what is
+// there now can be compared. look also returns what it then knows of the tree.
+func (r *restore) replace(ctx context.Context, look func(scanOptions) (*scan, *Manifest, error)) error {
+	s, live, err := look(scanOptions{lenient: true, foreign: true})
+	if err != nil {
+		return err
+	}
+	r.live, r.foreign = live, s.foreign
 	if err := r.run(ctx); err != nil {
 		return err
 	}
 	// The directories that had to be unlocked have their final modes now.
-	k.dirs = slices.DeleteFunc(k.dirs, func(d lockedDir) bool { return d.path != "" })
-	s, err = t.rescan(ctx, k, scanOptions{written: r.written, foreign: true})
+	r.keys.dirs = slices.DeleteFunc(r.keys.dirs, func(d lockedDir) bool { return d.path != "" })
+	s, _, err = look(scanOptions{written: r.written, foreign: true})
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	for p := range s.foreign {
 		return fmt.Errorf("verify: %q still is a hardlink to a file outside", p)
 	}
-	return t.adopt(m)
+	return nil
+}
+
+// unrestored compares a tree as it was just read with what it should be. A socket
+// cannot be restored: those that are missing, or live with their own time, are returned.
+func unrestored(now, m *Manifest) (sockets []Change, err error) {
+	var wrong []string
+	for _, c := range Diff(now, m) {
+		if c.Entry != nil && c.Entry.Kind == KindSocket {
+			if e := now.Lookup(c.Path); e == nil || e.Kind == KindSocket {
+				sockets = append(sockets, c)
+				continue
+			}
+		}
+		wrong = append(wrong, fmt.Sprintf("%s (%s)", c.Path, c.Op))
+	}
+	if n := len(wrong); n > 0 {
+		return nil, fmt.Errorf("verify: %d paths differ from the checkpoint after it was restored: %s",
+			n, strings.Join(wrong[:min(n, 5)], ", "))
+	}
+	return sockets, nil
 }
 
 // rescan brings the Tracker's knowledge up to date. The contents that it finds are
@@ -79,35 +112,24 @@ func (t *Tracker) rescan(ctx context.Context, k *keys, o scanOptions) (*scan, er
 	}
 }
 
-// adopt compares the tree as it was just read with what it should be.
+// adopt takes the manifest as what is known of the tree, if the tree is as it says.
 func (t *Tracker) adopt(m *Manifest) error {
-	var wrong []string
-	var sockets []*Entry
-	for _, c := range Diff(t.last, m) {
-		if c.Op == OpAdded && c.Entry.Kind == KindSocket {
-			sockets = append(sockets, c.Entry)
+	sockets, err := unrestored(t.last, m)
+	if err != nil {
+		return err
+	}
+	for _, c := range sockets {
+		if c.Op != OpAdded {
+			t.nodeOf(c.Path).e = *c.Entry // it lives, with its own time
 			continue
 		}
-		if c.Op == OpModified && c.Entry.Kind == KindSocket {
-			if e := t.last.Lookup(c.Path); e != nil && e.Kind == KindSocket {
-				t.nodeOf(c.Path).e = *c.Entry
-				continue // it lives, with its own time
-			}
-		}
-		wrong = append(wrong, fmt.Sprintf("%s (%s)", c.Path, c.Op))
-	}
-	if n := len(wrong); n > 0 {
-		return fmt.Errorf("verify: %d paths differ from the checkpoint after it was restored: %s",
-			n, strings.Join(wrong[:min(n, 5)], ", "))
-	}
-	// A socket that is not there is known, so that the next snapshot misses it.
-	for _, e := range sockets {
-		dir := t.nodeOf(parent(e.Path))
+		// One that is not there is known, so that the next snapshot misses it.
+		dir := t.nodeOf(parent(c.Path))
 		if dir.children == nil {
 			dir.children = map[string]*node{}
 		}
-		_, name := split(e.Path)
-		dir.children[name] = &node{e: *e, racy: true}
+		_, name := split(c.Path)
+		dir.children[name] = &node{e: *c.Entry, racy: true}
 	}
 	t.last = m
 	t.unconfirmed = nil
