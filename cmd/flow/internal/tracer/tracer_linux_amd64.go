@@ -42,23 +42,12 @@ func Trace(job Job) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	res := Result{ByName: map[string]int{}}
-	cmd := exec.Command(job.Argv[0], job.Argv[1:]...)
-	cmd.Dir = job.Dir
-	cmd.Env = without(os.Environ())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
-	if err := cmd.Start(); err != nil {
-		return res, err
-	}
-	pid := cmd.Process.Pid
-	var ws unix.WaitStatus
-	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil {
-		return res, err
-	}
 	// Threads are followed, children are not: they are steps and sandboxes.
-	opts := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
-	if err := unix.PtraceSetOptions(pid, opts); err != nil {
+	pid, err := begin(job, unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_EXITKILL)
+	if err != nil {
 		return res, err
 	}
+	var ws unix.WaitStatus
 	inside := map[int]bool{}  // thread → between entry and exit of a call
 	failing := map[int]bool{} // thread → this call is to fail
 	if err := unix.PtraceSyscall(pid, 0); err != nil {
@@ -77,10 +66,7 @@ func Trace(job Job) (Result, error) {
 			if tid != pid {
 				continue
 			}
-			res.ExitCode = ws.ExitStatus()
-			if ws.Signaled() {
-				res.ExitCode = 128 + int(ws.Signal())
-			}
+			res.ExitCode = exitCode(ws)
 			return res, nil
 		}
 		sig := 0
@@ -110,6 +96,31 @@ func Trace(job Job) (Result, error) {
 		// ESRCH: it was killed meanwhile, and is waited for above.
 		_ = unix.PtraceSyscall(tid, sig)
 	}
+}
+
+// begin starts the job stopped at its first instruction, traced with the options.
+func begin(job Job, options int) (pid int, err error) {
+	cmd := exec.Command(job.Argv[0], job.Argv[1:]...)
+	cmd.Dir = job.Dir
+	cmd.Env = without(os.Environ())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	pid = cmd.Process.Pid
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil {
+		return pid, err
+	}
+	return pid, unix.PtraceSetOptions(pid, options|unix.PTRACE_O_TRACESYSGOOD)
+}
+
+// exitCode as a shell has it.
+func exitCode(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
 }
 
 // skipCall makes the kernel skip the call that a thread is about to make. Removing

@@ -3,10 +3,8 @@ package tracer
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,23 +26,12 @@ func traceTree(job Job) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	res := Result{ByName: map[string]int{}}
-	cmd := exec.Command(job.Argv[0], job.Argv[1:]...)
-	cmd.Dir = job.Dir
-	cmd.Env = without(os.Environ())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
-	if err := cmd.Start(); err != nil {
-		return res, err
-	}
-	pid := cmd.Process.Pid
+	pid, err := begin(job, unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_TRACEFORK|unix.PTRACE_O_TRACEVFORK|unix.PTRACE_O_TRACEEXEC)
 	res.PID = pid
+	if err != nil {
+		return res, err
+	}
 	var ws unix.WaitStatus
-	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil {
-		return res, err
-	}
-	opts := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC
-	if err := unix.PtraceSetOptions(pid, opts); err != nil {
-		return res, err
-	}
 	inside := map[int]bool{}
 	if err := unix.PtraceSyscall(pid, 0); err != nil {
 		return res, err
@@ -60,10 +47,7 @@ func traceTree(job Job) (Result, error) {
 		if ws.Exited() || ws.Signaled() {
 			delete(inside, tid)
 			if tid == pid {
-				res.ExitCode = ws.ExitStatus()
-				if ws.Signaled() {
-					res.ExitCode = 128 + int(ws.Signal())
-				}
+				res.ExitCode = exitCode(ws)
 				return res, nil
 			}
 			continue
