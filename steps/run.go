@@ -32,28 +32,34 @@ var shells = map[string][]string{
 
 // runScript executes one attempt of a `run:` step.
 func (h *Host) runScript(ctx context.Context, sb sandbox.Sandbox, a engine.Attempt, c *capture, _ func(engine.Body)) engine.Outcome {
-	env, err := h.environment(sb, a)
-	if err != nil {
-		return h.invalid(err)
-	}
-	argv, shown, cleanup, err := h.argv(sb, a)
+	cmd, shown, cleanup, err := h.command(sb, a, c)
 	if err != nil {
 		return h.invalid(err)
 	}
 	defer cleanup()
 	out := engine.Outcome{Command: h.cfg.Redact.String(shown)}
-	dir, err := cwd(sb, a)
-	if err != nil {
-		return h.invalid(err)
-	}
 	rights, err := rightsOf(sb, a)
 	if err != nil {
 		return h.placeFailed(ctx, out, err)
 	}
 	return h.boundedBy(ctx, sb, h.roomOf(a.Step).Capabilities, rights, func(enforced sandbox.Rights) engine.Outcome {
-		return h.execScript(ctx, sb, a, c, out, sandbox.Cmd{Argv: argv, Env: env, Dir: dir, Rights: enforced,
-			Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace})
+		cmd.Rights = enforced
+		return h.execScript(ctx, sb, a, c, out, cmd)
 	})
+}
+
+// command is what a `run:` step executes, and the text shown for it.
+func (h *Host) command(sb sandbox.Sandbox, a engine.Attempt, c *capture) (cmd sandbox.Cmd, shown string, cleanup func(), err error) {
+	env, err := h.environment(sb, a)
+	if err != nil {
+		return cmd, "", nil, err
+	}
+	dir, err := cwd(sb, a)
+	if err != nil {
+		return cmd, "", nil, err
+	}
+	argv, shown, cleanup, err := h.argv(sb, a)
+	return sandbox.Cmd{Argv: argv, Env: env, Dir: dir, Stdout: c.stdout.w, Stderr: c.stderr.w, Grace: killGrace}, shown, cleanup, err
 }
 
 // cwd is the folder inside that the step starts in, "" for the workspace.
