@@ -316,6 +316,7 @@ func (p *fileParser) top(root *yaml.Node) {
 		p.readDefaults(defaults)
 	}
 	p.steps(steps, onFailure, finally, root)
+	p.backgroundFits()
 	if p.defaults.agent != nil && !p.agents && len(p.places) > 0 { // else each agent step has read them
 		p.agentKeys(&AgentStep{}, p.defaults.agent, inAgentDefaults, p.stepScope(0))
 	}

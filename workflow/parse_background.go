@@ -73,6 +73,28 @@ func (p *fileParser) background(s *Step, n *yaml.Node, at standing, sc *scope) {
 	s.WarnAfter = 0
 }
 
+// backgroundFits: the process keeps the sandbox of the run, and one that a step has for
+// itself is another one.
+func (p *fileParser) backgroundFits() {
+	if p.w.Sandbox.MaxSandboxes != 1 {
+		return
+	}
+	var lives, other *Step
+	p.w.Walk(func(s *Step) {
+		switch {
+		case s.Background && lives == nil:
+			lives = s
+		case s.Sandbox != "" && other == nil:
+			other = s
+		}
+	})
+	if lives == nil || other == nil {
+		return
+	}
+	d := p.add("background", other.Pos, 1, "step %s has a sandbox of its own, and there may be one only (sandbox.max_sandboxes), which the process of step %s keeps", other.ID, lives.ID)
+	d.Hint = "write `max_sandboxes: 2`"
+}
+
 func (p *fileParser) ready(n *yaml.Node, sc *scope) *Ready {
 	r := &Ready{Timeout: defaultReady}
 	var given []string
